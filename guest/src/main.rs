@@ -1,0 +1,3 @@
+//! `/init`, the agent and the small commands, in one static program.
+
+fn main() {}

@@ -1,0 +1,372 @@
+//! The protocol between host and guest.
+//!
+//! Everything goes through named virtio-serial ports:
+//!
+//! | port | direction | content |
+//! |---|---|---|
+//! | [`CONTROL_PORT`] | both | JSON lines: [`Request`] to the guest, [`Message`] from it |
+//! | [`STDIN_PORT`] | to the guest | the command's stdin, raw |
+//! | [`STDOUT_PORT`] | from the guest | the command's stdout, raw |
+//! | [`STDERR_PORT`] | from the guest | the command's stderr, raw |
+//! | any other name | from the guest | an event channel, JSON lines ([`event`]) |
+//!
+//! A virtio port has no end of file that both sides can trust: QEMU may drop what it has not yet
+//! passed on when the host's end is closed, and does not tell the host when the guest closes its
+//! end. So ends are said on the control port, as byte counts: [`Request::StdinEnd`] and
+//! [`Message::Exited`]. The receiver reads on until it has that many bytes.
+//!
+//! ```text
+//!   guest                                   host
+//!     | -- Hello ----------------------------> |   (the guest is ready)
+//!     | <--------------- Mount id, Mount id -- |   (any number)
+//!     | -- Done id, Done id -----------------> |
+//!     | <---------------------------- Exec id -|
+//!     | -- Done id (pid) --------------------> |   (it runs)
+//!     | <- Signal, Resize, StdinEnd ---------- |
+//!     | -- Exited ---------------------------> |
+//!     | <---------------------------- Shutdown |   (or another Exec)
+//!     | -- Bye ------------------------------> |   (all is on disk; the host may stop QEMU)
+//! ```
+//!
+//! Every request with an `id` is answered by exactly one [`Message::Done`] or [`Message::Failed`]
+//! with that id. A line is at most [`MAX_LINE_BYTES`] long; a longer or malformed one is an error of
+//! whoever sent it and ends the conversation.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Version of the protocol. The host refuses a guest that says another one.
+pub const VERSION: u32 = 1;
+
+/// The longest line on the control port, in bytes with its newline. Argument lists are the largest
+/// thing sent; Linux allows 2 MiB of them by default.
+pub const MAX_LINE_BYTES: usize = 4 << 20;
+
+/// Control port's name.
+pub const CONTROL_PORT: &str = "vmtest.control";
+/// Name of the port with the command's stdin.
+pub const STDIN_PORT: &str = "vmtest.stdin";
+/// Name of the port with the command's stdout.
+pub const STDOUT_PORT: &str = "vmtest.stdout";
+/// Name of the port with the command's stderr.
+pub const STDERR_PORT: &str = "vmtest.stderr";
+
+/// File in the image that lists the kernel modules to load at start, one a line, in this order:
+/// the absolute path, then optionally a blank and the module's parameters. Lines that start with
+/// `#` are comments.
+pub const MODULES_FILE: &str = "/etc/vmtest/modules";
+
+/// Where the guest program lies in images that vmtest makes. When an image of the user's own is
+/// booted with a command of ours, this is also the kernel's `rdinit=`.
+pub const GUEST_PROGRAM: &str = "/.vmtest/guest";
+
+/// From the host to the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Request {
+    /// Mount a file system. The target directory is made where it is missing.
+    Mount {
+        /// Number of the request.
+        id: u64,
+        /// What to mount.
+        #[serde(flatten)]
+        mount: Mount,
+    },
+    /// Start the command. One runs at a time.
+    Exec {
+        /// Number of the request.
+        id: u64,
+        /// What to run.
+        #[serde(flatten)]
+        exec: Box<Exec>,
+    },
+    /// All of stdin was sent: the command sees end of file after this many bytes in all.
+    StdinEnd {
+        /// Bytes sent on [`STDIN_PORT`] since [`Request::Exec`].
+        bytes: u64,
+    },
+    /// Send a signal to the command's process group (with a terminal: to its foreground group).
+    Signal {
+        /// Linux's signal number.
+        signal: i32,
+    },
+    /// The user's terminal has a new size.
+    Resize {
+        /// The new size.
+        #[serde(flatten)]
+        size: WindowSize,
+    },
+    /// Kill what still runs, sync, unmount, say [`Message::Bye`] and power off.
+    Shutdown,
+}
+
+/// From the guest to the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Message {
+    /// The first message: the guest is ready.
+    Hello(Hello),
+    /// The request was carried out.
+    Done {
+        /// Number of the request.
+        id: u64,
+        /// Process id, for [`Request::Exec`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<u32>,
+    },
+    /// The request could not be carried out.
+    Failed {
+        /// Number of the request.
+        id: u64,
+        /// What failed, on which object, why.
+        error: String,
+        /// The operating system's error number, where there is one (`ENOENT` of an exec is a
+        /// missing program: status 127; `EACCES` is 126).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        errno: Option<i32>,
+    },
+    /// The command ended. Its output is complete when this many bytes have arrived.
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// Bytes written to [`STDOUT_PORT`] since [`Request::Exec`].
+        stdout_bytes: u64,
+        /// Bytes written to [`STDERR_PORT`] since [`Request::Exec`].
+        stderr_bytes: u64,
+    },
+    /// Something worth telling the user that is no answer: a module that did not load, an orphan
+    /// that had to be killed.
+    Notice {
+        /// One line.
+        text: String,
+    },
+    /// Everything is synced and unmounted; power is about to go.
+    Bye,
+}
+
+/// What the guest found when it started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The guest's [`VERSION`].
+    pub protocol: u32,
+    /// Version of the guest program.
+    pub guest_version: String,
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// Online processors.
+    pub cpus: u32,
+    /// Memory the kernel can use, in bytes (`MemTotal`).
+    pub memory_bytes: u64,
+    /// Seconds from the kernel's start to the first instruction of `/init` (`/proc/uptime`).
+    pub init_secs: f64,
+    /// Seconds from the kernel's start to this message.
+    pub ready_secs: f64,
+    /// Names of the virtio-serial ports found.
+    pub ports: Vec<String>,
+    /// Kernel modules that were loaded.
+    pub modules: Vec<String>,
+}
+
+/// A file system to mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Device or 9p mount tag.
+    pub source: String,
+    /// Directory.
+    pub target: String,
+    /// Name of the file system: `9p`, `vfat`, …
+    pub fstype: String,
+    /// Options of the file system, separated by commas; may be empty.
+    #[serde(default)]
+    pub data: String,
+    /// Mount read-only.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// A command to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments. A program without a slash is looked up in `PATH` of [`Exec::env`].
+    pub argv: Vec<Bytes>,
+    /// Added to the guest's own defaults (`PATH`, `HOME`, `TERM`, …), later ones win.
+    #[serde(default)]
+    pub env: Vec<(Bytes, Bytes)>,
+    /// Working directory; default `/`.
+    #[serde(default)]
+    pub cwd: Option<Bytes>,
+    /// Connect [`STDIN_PORT`] (or the terminal); otherwise stdin is `/dev/null`.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Run on a terminal of this size: input from [`STDIN_PORT`], output to [`STDOUT_PORT`].
+    #[serde(default)]
+    pub tty: Option<WindowSize>,
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// It exited with this status, 0 to 255.
+    Code(u8),
+    /// A signal of this number killed it.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// The status as a shell reports it: 128+n for signal n.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => 128u8.saturating_add(signal),
+        }
+    }
+}
+
+/// A byte string: arguments and paths need not be UTF-8. In JSON a string where it is UTF-8, else
+/// an array of numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl From<&str> for Bytes {
+    fn from(text: &str) -> Bytes {
+        Bytes(text.as_bytes().to_vec())
+    }
+}
+
+impl From<&std::ffi::OsStr> for Bytes {
+    fn from(text: &std::ffi::OsStr) -> Bytes {
+        use std::os::unix::ffi::OsStrExt;
+        Bytes(text.as_bytes().to_vec())
+    }
+}
+
+impl Bytes {
+    /// As the operating system takes it.
+    pub fn as_os_str(&self) -> &std::ffi::OsStr {
+        use std::os::unix::ffi::OsStrExt;
+        std::ffi::OsStr::from_bytes(&self.0)
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_seq(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Bytes;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or an array of bytes")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
+                Ok(Bytes::from(text))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Event channels: the reference's wire format, so that guests and hosts written for it work.
+///
+/// One JSON object a line, `{"hugelgupf_vmtest_guest_action":"guestevent","Actual":…}`, and a last
+/// one, `{"hugelgupf_vmtest_guest_action":"done"}`.
+pub mod event {
+    use serde::{Deserialize, Serialize};
+
+    /// One line of an event channel.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Line<T> {
+        /// What the line is.
+        #[serde(rename = "hugelgupf_vmtest_guest_action")]
+        pub action: Action,
+        /// The event itself, in a [`Action::GuestEvent`].
+        #[serde(rename = "Actual", default = "none", skip_serializing_if = "Option::is_none")]
+        pub actual: Option<T>,
+    }
+
+    fn none<T>() -> Option<T> {
+        None
+    }
+
+    /// What a line is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Action {
+        /// An event.
+        GuestEvent,
+        /// The last line: the guest closed the channel in an orderly way.
+        Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_strings_where_they_can_be() {
+        let text = Bytes::from("hä");
+        let raw = Bytes(vec![b'a', 0xff]);
+        assert_eq!(serde_json::to_string(&text).unwrap(), "\"hä\"");
+        assert_eq!(serde_json::to_string(&raw).unwrap(), "[97,255]");
+        for bytes in [text, raw] {
+            let json = serde_json::to_string(&bytes).unwrap();
+            assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn messages_look_as_documented() {
+        let exited =
+            Message::Exited { status: ExitStatus::Signal(9), stdout_bytes: 3, stderr_bytes: 0 };
+        assert_eq!(
+            serde_json::to_string(&exited).unwrap(),
+            r#"{"type":"exited","status":{"signal":9},"stdout_bytes":3,"stderr_bytes":0}"#
+        );
+        let exec: Request =
+            serde_json::from_str(r#"{"type":"exec","id":1,"argv":["true"]}"#).unwrap();
+        let Request::Exec { id: 1, exec } = exec else { panic!("not an exec") };
+        assert_eq!(exec.argv, [Bytes::from("true")]);
+        assert_eq!(serde_json::to_string(&Request::Shutdown).unwrap(), r#"{"type":"shutdown"}"#);
+    }
+
+    #[test]
+    fn events_have_the_wire_format_of_the_reference() {
+        use event::{Action, Line};
+        let line = Line { action: Action::GuestEvent, actual: Some(7) };
+        assert_eq!(
+            serde_json::to_string(&line).unwrap(),
+            r#"{"hugelgupf_vmtest_guest_action":"guestevent","Actual":7}"#
+        );
+        let done: Line<u8> =
+            serde_json::from_str(r#"{"hugelgupf_vmtest_guest_action":"done"}"#).unwrap();
+        assert_eq!(done, Line { action: Action::Done, actual: None });
+    }
+}

@@ -1,0 +1,1 @@
+//! Assembles initramfs images: what goes in, why, and the archive itself.

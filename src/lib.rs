@@ -1,0 +1,14 @@
+//! Boots a Linux guest for a test in a fraction of a second, runs a program in it and tells exactly
+//! what happened.
+//!
+//! A VM test is a value that changes type three times:
+//!
+//! ```text
+//! Options  --pure-->  Plan  --spawn-->  Vm  --wait-->  Report
+//! ```
+//!
+//! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
+
+pub mod arch;
+pub mod formats;
+pub mod initramfs;

@@ -1,0 +1,3 @@
+//! The `vmtest` program.
+
+fn main() {}
