@@ -1,1 +1,4 @@
 //! Assembles initramfs images: what goes in, why, and the archive itself.
+
+pub mod closure;
+pub mod modules;
