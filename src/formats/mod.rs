@@ -4,3 +4,4 @@
 //! formats fuzzable.
 
 pub mod cpio;
+pub mod elf;

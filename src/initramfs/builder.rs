@@ -5,9 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::closure::Resolver;
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
 use super::merge::merge;
+use super::modules;
+use super::needs::{Needs, Program};
 use super::problem::{Problem, Problems};
 use super::tree::{Attributes, Scan, absolute, default_dest};
 use crate::arch::Arch;
@@ -36,6 +39,21 @@ pub struct Builder {
     attributes: Attributes,
     take_later: bool,
     mtime: u32,
+    sysroot: PathBuf,
+    library_dirs: Vec<PathBuf>,
+    allow_missing: Vec<Vec<u8>>,
+    provided: Vec<Vec<u8>>,
+}
+
+/// Kernel modules for the image.
+#[derive(Clone, Debug, Default)]
+pub struct ModulesRequest {
+    /// `…/lib/modules/RELEASE`.
+    pub dir: PathBuf,
+    /// Names, aliases or paths.
+    pub modules: Vec<modules::Request>,
+    /// `…/lib/firmware`; without it no firmware is looked for.
+    pub firmware: Option<PathBuf>,
 }
 
 /// What was asked for. Destinations are as given.
@@ -43,6 +61,8 @@ pub struct Builder {
 enum What {
     File { src: PathBuf, dest: Option<OsString>, follow: bool },
     Tree { src: PathBuf, dest: Option<OsString> },
+    Binary { src: PathBuf, dest: Option<OsString> },
+    Modules(ModulesRequest),
     Made { dest: OsString, mode: u32, owner: (u32, u32), kind: Kind },
 }
 
@@ -56,6 +76,10 @@ impl Builder {
             attributes: Attributes::default(),
             take_later: false,
             mtime: 0,
+            sysroot: PathBuf::from("/"),
+            library_dirs: Vec::new(),
+            allow_missing: Vec::new(),
+            provided: Vec::new(),
         }
     }
 
@@ -94,6 +118,58 @@ impl Builder {
             || format!("file `{}`", src.display()),
             What::File { src: src.to_owned(), dest: dest.map(OsStr::to_owned), follow },
         )
+    }
+
+    /// A program, script or shared object of the host with everything it needs: interpreter,
+    /// libraries, `#!` interpreters ([`super::closure`]). Nothing is run to find out.
+    pub fn binary(&mut self, src: impl AsRef<Path>, dest: Option<&str>) -> &mut Builder {
+        self.binary_os(src.as_ref(), dest.map(OsStr::new))
+    }
+
+    /// [`Builder::binary`] for a destination of any bytes.
+    pub fn binary_os(&mut self, src: &Path, dest: Option<&OsStr>) -> &mut Builder {
+        self.push(
+            || format!("program `{}`", src.display()),
+            What::Binary { src: src.to_owned(), dest: dest.map(OsStr::to_owned) },
+        )
+    }
+
+    /// Kernel modules with all they depend on, decompressed, and the list
+    /// ([`vmtest_guest::proto::MODULES_FILE`]) in the order in which the guest loads them.
+    pub fn modules(&mut self, request: ModulesRequest) -> &mut Builder {
+        self.push(
+            || format!("modules of `{}`", request.dir.display()),
+            What::Modules(request.clone()),
+        )
+    }
+
+    /// Where libraries and interpreters are looked for; default `/`.
+    pub fn sysroot(&mut self, dir: impl Into<PathBuf>) -> &mut Builder {
+        self.sysroot = dir.into();
+        self
+    }
+
+    /// Further directories of the host with libraries ([`Resolver::library_dirs`]).
+    pub fn library_dirs(&mut self, dirs: impl IntoIterator<Item = PathBuf>) -> &mut Builder {
+        self.library_dirs.extend(dirs);
+        self
+    }
+
+    /// Libraries whose absence is a notice and no problem.
+    pub fn allow_missing(
+        &mut self,
+        sonames: impl IntoIterator<Item = impl Into<Vec<u8>>>,
+    ) -> &mut Builder {
+        self.allow_missing.extend(sonames.into_iter().map(Into::into));
+        self
+    }
+
+    /// Paths that exist in the guest although this image does not bring them: interpreters of
+    /// scripts are then not looked for.
+    pub fn provided(&mut self, paths: impl IntoIterator<Item = impl AsRef<[u8]>>) -> &mut Builder {
+        let normal = |path: &[u8]| path.strip_prefix(b"/").unwrap_or(path).to_vec();
+        self.provided.extend(paths.into_iter().map(|path| normal(path.as_ref())));
+        self
     }
 
     /// A directory of the host with everything in it; `dest` may be `/`.
@@ -180,9 +256,20 @@ impl Builder {
     /// Everything that is wrong, not only the first problem.
     pub fn finish(&self) -> Result<Image, Problems> {
         let mut scan = Scan::new();
+        let mut programs = Vec::new();
+        let mut needs = Needs::default();
         for (by, what) in &self.requests {
-            self.resolve(by, what, &mut scan);
+            match what {
+                What::Modules(request) => needs.modules(by, request, self.arch, &mut scan),
+                _ => self.resolve(by, what, &mut scan, &mut programs),
+            }
         }
+        needs.finish_modules(&mut scan);
+        // Programs come last: what else is in the image can be the interpreter of a script.
+        let resolver = Resolver::new(self.arch, &self.sysroot)
+            .library_dirs(self.library_dirs.iter().cloned())
+            .allow_missing(self.allow_missing.iter().cloned());
+        needs.programs(resolver, &programs, &self.provided, self.attributes, &mut scan);
         let Scan { entries, mut problems, mut notices, .. } = scan;
         let entries = merge(entries, self.take_later, &mut problems, &mut notices);
         match Problems::new(problems) {
@@ -191,13 +278,17 @@ impl Builder {
         }
     }
 
-    fn resolve(&self, by: &Request, what: &What, scan: &mut Scan) {
+    fn resolve(&self, by: &Request, what: &What, scan: &mut Scan, programs: &mut Vec<Program>) {
         let dest = match what {
-            What::File { src, dest: None, .. } | What::Tree { src, dest: None } => {
+            What::Modules(_) => return,
+            What::File { src, dest: None, .. }
+            | What::Tree { src, dest: None }
+            | What::Binary { src, dest: None } => {
                 default_dest(src).map_err(|problem| (src.as_os_str(), problem))
             }
             What::File { dest: Some(dest), .. }
             | What::Tree { dest: Some(dest), .. }
+            | What::Binary { dest: Some(dest), .. }
             | What::Made { dest, .. } => {
                 normalize(dest.as_bytes()).map_err(|problem| (dest.as_os_str(), problem))
             }
@@ -214,8 +305,13 @@ impl Builder {
         let root_allowed = matches!(what, What::Tree { .. });
         if path.is_empty() && !root_allowed {
             let given = match what {
-                What::File { dest: Some(dest), .. } | What::Made { dest, .. } => dest.as_os_str(),
-                What::File { src, .. } | What::Tree { src, .. } => src.as_os_str(),
+                What::File { dest: Some(dest), .. }
+                | What::Binary { dest: Some(dest), .. }
+                | What::Made { dest, .. } => dest.as_os_str(),
+                What::File { src, .. } | What::Tree { src, .. } | What::Binary { src, .. } => {
+                    src.as_os_str()
+                }
+                What::Modules(_) => return,
             };
             return scan.problems.push(refuse(given, super::entry::PathProblem::Empty));
         }
@@ -223,6 +319,10 @@ impl Builder {
             What::File { src, follow, .. } => {
                 let reason = Reason::Asked(by.clone());
                 scan.file(&absolute(src), path, self.attributes, reason, *follow);
+            }
+            What::Modules(_) => {}
+            What::Binary { src, .. } => {
+                programs.push(Program { src: absolute(src), dest: path, by: by.clone() });
             }
             What::Tree { src, .. } => scan.tree(&absolute(src), &path, self.attributes, by),
             What::Made { mode, owner, kind, .. } => {

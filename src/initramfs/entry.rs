@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::closure;
 use crate::formats::cpio;
 
 /// Who asked for something, as a person would say it: `--file a:b`, `manifest vm.toml, line 12`.
@@ -27,10 +28,11 @@ pub enum Reason {
     Needed {
         /// What was asked for in the first place.
         by: Request,
-        /// From what was asked for to what needs this entry, with how: `/usr/bin/git`,
-        /// `libz.so.1 (NEEDED)`.
-        chain: Arc<[String]>,
+        /// What needs it, and how.
+        why: Arc<closure::Reason>,
     },
+    /// Kernel modules need it: the list of those to load.
+    ModuleList(Request),
     /// It is the directory of another entry.
     Parent,
 }
@@ -40,7 +42,7 @@ impl Reason {
     pub fn request(&self) -> Option<&Request> {
         match self {
             Reason::Asked(by) | Reason::Tree(by) | Reason::Base(by) => Some(by),
-            Reason::Needed { by, .. } => Some(by),
+            Reason::Needed { by, .. } | Reason::ModuleList(by) => Some(by),
             Reason::Parent => None,
         }
     }
@@ -52,9 +54,8 @@ impl fmt::Display for Reason {
             Reason::Asked(by) => f.write_str(by),
             Reason::Tree(by) => write!(f, "in the tree of {by}"),
             Reason::Base(by) => write!(f, "in {by}"),
-            Reason::Needed { by, chain } => {
-                write!(f, "needed by {}, for {by}", chain.join(" -> "))
-            }
+            Reason::Needed { by, why } => write!(f, "{why}, for {by}"),
+            Reason::ModuleList(by) => write!(f, "list of the modules of {by}"),
             Reason::Parent => f.write_str("directory of other entries"),
         }
     }

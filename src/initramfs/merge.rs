@@ -49,7 +49,7 @@ fn rank(entry: &Entry) -> u8 {
         Reason::Tree(_) | Reason::Needed { .. } if entry.mode == 0o755 => 1,
         Reason::Base(_) => 2,
         Reason::Tree(_) | Reason::Needed { .. } => 3,
-        Reason::Asked(_) => 4,
+        Reason::Asked(_) | Reason::ModuleList(_) => 4,
     }
 }
 

@@ -7,13 +7,16 @@
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
 
 mod builder;
+pub mod closure;
 pub mod entry;
 mod image;
 mod merge;
+pub mod modules;
+mod needs;
 mod problem;
 mod tree;
 
-pub use builder::Builder;
+pub use builder::{Builder, ModulesRequest};
 pub use entry::{Body, Entry, Kind, Node, Reason, Request};
 pub use image::{Hash, Image, Summary};
 pub use problem::{Problem, Problems};

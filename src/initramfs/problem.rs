@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::entry::{PathProblem, Request, Shown};
+use super::{closure, modules};
 use crate::formats::cpio;
 
 /// One reason why an image cannot be made.
@@ -96,6 +97,30 @@ pub enum Problem {
         by: Request,
         /// What is wrong with its text.
         what: &'static str,
+    },
+    /// A program lacks something, or is none.
+    #[error("{by}: {problem}")]
+    Closure {
+        /// Who asked for the program.
+        by: Request,
+        /// What is wrong.
+        problem: closure::Problem,
+    },
+    /// Kernel modules lack something.
+    #[error("{by}: {problems}")]
+    Modules {
+        /// Who asked for modules.
+        by: Request,
+        /// What is wrong.
+        problems: modules::ModuleProblems,
+    },
+    /// A kernel module, or the directory of modules, cannot be used.
+    #[error("{by}: {problem}")]
+    Module {
+        /// Who asked for it.
+        by: Request,
+        /// What is wrong.
+        problem: modules::ModuleProblem,
     },
     /// Anything else that belongs to one request.
     #[error("{by}: {what}")]
