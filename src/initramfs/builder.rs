@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::archive::Source;
+use super::base::Bases;
 use super::closure::Resolver;
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
@@ -43,6 +45,7 @@ pub struct Builder {
     library_dirs: Vec<PathBuf>,
     allow_missing: Vec<Vec<u8>>,
     provided: Vec<Vec<u8>>,
+    use_init: bool,
 }
 
 /// Kernel modules for the image.
@@ -63,7 +66,14 @@ enum What {
     Tree { src: PathBuf, dest: Option<OsString> },
     Binary { src: PathBuf, dest: Option<OsString> },
     Modules(ModulesRequest),
+    Base(BaseFrom),
     Made { dest: OsString, mode: u32, owner: (u32, u32), kind: Kind },
+}
+
+#[derive(Clone, Debug)]
+enum BaseFrom {
+    Path(PathBuf),
+    Bytes(Arc<[u8]>),
 }
 
 impl Builder {
@@ -80,6 +90,7 @@ impl Builder {
             library_dirs: Vec::new(),
             allow_missing: Vec::new(),
             provided: Vec::new(),
+            use_init: false,
         }
     }
 
@@ -141,6 +152,25 @@ impl Builder {
             || format!("modules of `{}`", request.dir.display()),
             What::Modules(request.clone()),
         )
+    }
+
+    /// An archive as the ground of the image: any number of segments, compressed or not. What is
+    /// asked for otherwise takes the place of what it has; later base archives lie over earlier.
+    pub fn base(&mut self, path: impl Into<PathBuf>) -> &mut Builder {
+        let path = path.into();
+        self.push(|| format!("base `{}`", path.display()), What::Base(BaseFrom::Path(path.clone())))
+    }
+
+    /// [`Builder::base`] from memory.
+    pub fn base_bytes(&mut self, bytes: impl Into<Arc<[u8]>>) -> &mut Builder {
+        self.push(|| "the base archive".into(), What::Base(BaseFrom::Bytes(bytes.into())))
+    }
+
+    /// Keep the `init` of the base archive where another one is asked for: that becomes `inito`.
+    /// Otherwise the base's becomes `inito`.
+    pub fn use_init(&mut self, yes: bool) -> &mut Builder {
+        self.use_init = yes;
+        self
     }
 
     /// Where libraries and interpreters are looked for; default `/`.
@@ -258,13 +288,17 @@ impl Builder {
         let mut scan = Scan::new();
         let mut programs = Vec::new();
         let mut needs = Needs::default();
+        let mut bases = Bases::default();
         for (by, what) in &self.requests {
             match what {
+                What::Base(from) => base(&mut bases, from, by, &mut scan),
                 What::Modules(request) => needs.modules(by, request, self.arch, &mut scan),
                 _ => self.resolve(by, what, &mut scan, &mut programs),
             }
         }
         needs.finish_modules(&mut scan);
+        let own_init = programs.iter_mut().find(|program| program.dest == b"init");
+        bases.finish(self.use_init, own_init, &mut scan);
         // Programs come last: what else is in the image can be the interpreter of a script.
         let resolver = Resolver::new(self.arch, &self.sysroot)
             .library_dirs(self.library_dirs.iter().cloned())
@@ -280,7 +314,7 @@ impl Builder {
 
     fn resolve(&self, by: &Request, what: &What, scan: &mut Scan, programs: &mut Vec<Program>) {
         let dest = match what {
-            What::Modules(_) => return,
+            What::Modules(_) | What::Base(_) => return,
             What::File { src, dest: None, .. }
             | What::Tree { src, dest: None }
             | What::Binary { src, dest: None } => {
@@ -311,7 +345,7 @@ impl Builder {
                 What::File { src, .. } | What::Tree { src, .. } | What::Binary { src, .. } => {
                     src.as_os_str()
                 }
-                What::Modules(_) => return,
+                What::Modules(_) | What::Base(_) => return,
             };
             return scan.problems.push(refuse(given, super::entry::PathProblem::Empty));
         }
@@ -320,7 +354,7 @@ impl Builder {
                 let reason = Reason::Asked(by.clone());
                 scan.file(&absolute(src), path, self.attributes, reason, *follow);
             }
-            What::Modules(_) => {}
+            What::Modules(_) | What::Base(_) => {}
             What::Binary { src, .. } => {
                 programs.push(Program { src: absolute(src), dest: path, by: by.clone() });
             }
@@ -342,6 +376,20 @@ impl Builder {
             }
         }
     }
+}
+
+fn base(bases: &mut Bases, from: &BaseFrom, by: &Request, scan: &mut Scan) {
+    let source = match from {
+        BaseFrom::Bytes(bytes) => Source::Bytes(bytes.clone()),
+        BaseFrom::Path(path) => match Source::open(path) {
+            Ok(source) => source,
+            Err(source) => {
+                let (path, by) = (path.clone(), by.clone());
+                return scan.problems.push(Problem::Read { path, by, source });
+            }
+        },
+    };
+    bases.add(&source, by, scan);
 }
 
 /// What Linux would not take as a symbolic link's text.

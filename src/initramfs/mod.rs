@@ -6,8 +6,13 @@
 //!
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
 
+pub mod archive;
+mod base;
+mod blocks;
 mod builder;
 pub mod closure;
+mod codec;
+mod compress;
 pub mod entry;
 mod image;
 mod merge;
@@ -17,6 +22,8 @@ mod problem;
 mod tree;
 
 pub use builder::{Builder, ModulesRequest};
+pub use codec::{Codec, UnknownCodec};
+pub use compress::{Compression, CompressionError, Encoder};
 pub use entry::{Body, Entry, Kind, Node, Reason, Request};
 pub use image::{Hash, Image, Summary};
 pub use problem::{Problem, Problems};
