@@ -185,6 +185,18 @@ impl Bases {
         Ok(Body::Range { file: file.clone(), offset, size })
     }
 
+    /// Lays the default base archive over those before.
+    pub(crate) fn lay_default(&mut self, scan: &mut Scan) {
+        for entry in super::uroot::default_base() {
+            self.lay(entry, scan);
+        }
+    }
+
+    /// Whether a path is in one of them.
+    pub(crate) fn has(&self, path: &[u8]) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// The merged entries; `use_init` says whose `init` keeps its name when the image has one of
     /// its own too. The other one becomes `inito`.
     pub(crate) fn finish(self, use_init: bool, program: Option<&mut Program>, scan: &mut Scan) {

@@ -19,7 +19,9 @@ mod merge;
 pub mod modules;
 mod needs;
 mod problem;
+mod publish;
 mod tree;
+mod uroot;
 
 pub use builder::{Builder, ModulesRequest};
 pub use codec::{Codec, UnknownCodec};
@@ -27,4 +29,6 @@ pub use compress::{Compression, CompressionError, Encoder};
 pub use entry::{Body, Entry, Kind, Node, Reason, Request};
 pub use image::{Hash, Image, Summary};
 pub use problem::{Problem, Problems};
+pub use publish::Pending;
 pub use tree::Attributes;
+pub use uroot::Role;
