@@ -4,3 +4,5 @@
 //! formats fuzzable.
 
 pub mod elf;
+pub mod glob;
+pub mod ldcache;
