@@ -10,5 +10,6 @@
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
 pub mod arch;
+pub mod duration;
 pub mod formats;
 pub mod initramfs;
