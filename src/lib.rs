@@ -13,3 +13,4 @@ pub mod arch;
 pub mod duration;
 pub mod formats;
 pub mod initramfs;
+pub mod size;
