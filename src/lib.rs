@@ -13,4 +13,5 @@ pub mod arch;
 pub mod duration;
 pub mod formats;
 pub mod initramfs;
+pub mod quote;
 pub mod size;
