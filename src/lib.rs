@@ -10,6 +10,7 @@
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
 pub mod arch;
+pub mod cmdline;
 pub mod duration;
 pub mod formats;
 pub mod initramfs;
