@@ -14,5 +14,8 @@ pub mod cmdline;
 pub mod duration;
 pub mod formats;
 pub mod initramfs;
+pub mod options;
+pub mod plan;
+pub mod qemu;
 pub mod quote;
 pub mod size;
