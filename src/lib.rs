@@ -10,6 +10,7 @@
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
 pub mod arch;
+pub mod assets;
 pub mod cmdline;
 pub mod duration;
 pub mod formats;
@@ -19,3 +20,6 @@ pub mod plan;
 pub mod qemu;
 pub mod quote;
 pub mod size;
+mod sys;
+pub mod vfat;
+pub mod vm;

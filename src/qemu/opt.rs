@@ -82,14 +82,7 @@ impl QemuOpt {
     }
 
     fn push_value(&mut self, value: &OsStr) {
-        let mut escaped = Vec::with_capacity(value.len());
-        for &byte in value.as_bytes() {
-            escaped.push(byte);
-            if byte == b',' {
-                escaped.push(b',');
-            }
-        }
-        self.push_text(&escaped);
+        self.push_text(escape(value).as_bytes());
     }
 
     fn push_text(&mut self, text: &[u8]) {
@@ -107,16 +100,24 @@ impl QemuOpt {
         for piece in &self.parts {
             match piece {
                 Part::Text(piece) => text.push(piece),
-                Part::File(_) if !text.is_empty() => {
-                    let mut value = QemuOpt::default();
-                    value.push_value(&part(piece));
-                    text.push(value.render(|_| unreachable!("text only")));
-                }
+                Part::File(_) if !text.is_empty() => text.push(escape(&part(piece))),
                 other => text.push(part(other)),
             }
         }
         text
     }
+}
+
+/// Doubles the commas.
+fn escape(value: &OsStr) -> OsString {
+    let mut escaped = Vec::with_capacity(value.len());
+    for &byte in value.as_bytes() {
+        escaped.push(byte);
+        if byte == b',' {
+            escaped.push(b',');
+        }
+    }
+    OsString::from_vec(escaped)
 }
 
 #[cfg(test)]

@@ -1,0 +1,3 @@
+//! The only place with unsafe code, each piece with its reason.
+
+pub(crate) mod child;
