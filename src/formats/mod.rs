@@ -5,3 +5,4 @@
 
 pub mod cpio;
 pub mod elf;
+pub mod kernel;

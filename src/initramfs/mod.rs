@@ -6,6 +6,7 @@
 //!
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
 
+pub mod base;
 mod builder;
 pub mod closure;
 pub mod entry;
