@@ -9,6 +9,7 @@
 //!
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
+pub mod accel;
 pub mod arch;
 pub mod cmdline;
 pub mod duration;
@@ -16,3 +17,5 @@ pub mod formats;
 pub mod initramfs;
 pub mod quote;
 pub mod size;
+mod sys;
+pub mod vm;
