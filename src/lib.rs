@@ -9,6 +9,7 @@
 //!
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
+pub mod accel;
 pub mod arch;
 pub mod assets;
 pub mod cmdline;

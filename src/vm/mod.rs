@@ -9,7 +9,7 @@
 //!
 //! tokio lives in this layer only; [`Vm::start`] has to be called in a runtime.
 
-//ACCEL
+pub mod accel;
 mod agent;
 mod console;
 mod files;
