@@ -1,0 +1,4 @@
+# shellcheck shell=bash
+guest_prepare() { :; }
+guest_current() { :; }
+guest_fetch() { :; }
