@@ -2,7 +2,7 @@
 # QEMU 10 or newer: the machine's own where it is new enough, else the distribution's packages
 # unpacked into the cache. One component per package: x86 serves amd64 and i386, arm both Arms.
 
-qemu_recipe=1
+qemu_recipe=2
 qemu_family() {
   case $1 in
   amd64 | i386) echo x86 ;;
@@ -120,31 +120,32 @@ qemu_new_enough() { # FAMILY LIST
   [ "${version%%.*}" -ge 10 ] 2>/dev/null
 }
 
-# A two-line program per arch that starts the real one with the unpacked libraries. QEMU finds its
-# data and modules itself, relative to its own place. The real program's hash is in the wrapper, so
-# the wrapper's hash, which the manifest holds, stands for both.
+# A small program per arch that starts the real one with the unpacked libraries, modules and data.
+# The real program's hash is in it, so that its own hash, which the manifest holds, stands for both.
+# shellcheck disable=SC2016 # the variables are the wrapper's
 qemu_wrap() { # FAMILY NEW OWN
-  local arch name libs='' dir real
+  local arch name dir real libs='' data=''
   mkdir -p "$2/bin"
   while read -r dir; do libs+=${libs:+:}\$root${dir#"$2/root"}; done < <(
-    find "$2/root" -name '*.so*' -path '*/lib/*' ! -path '*/qemu/*' -printf '%h\n' | sort -u)
-  if [ -n "$3" ]; then
-    # Its own ld.so is put next to QEMU: then /proc/self/exe is in the same directory as QEMU itself.
-    cp "$(find "$2/root" -name 'ld-linux*.so.*' -path '*-linux-gnu*' | head -n 1)" "$2/root/usr/bin/ld.so"
-  fi
+    find "$2/root" -regex '.*/lib/[^/]*-linux-gnu[^/]*/lib[^/]*\.so\..*' -printf '%h\n' | sort -u)
+  for dir in qemu seabios; do
+    [ ! -d "$2/root/usr/share/$dir" ] || data+="-L \"\$root/usr/share/$dir\" "
+  done
+  dir=$(find "$2/root/usr/lib" -path '*-linux-gnu*/qemu' -type d -printf 'usr/lib/%P\n' | head -n 1)
+  [ -z "$3" ] || cp "$(find "$2/root" -name 'ld-linux*.so.*' -path '*-linux-gnu*' | head -n 1)" "$2/root/usr/bin/ld.so"
   for arch in $(qemu_arches "$1"); do
     name=$(qemu_program "$arch") real=$2/root/usr/bin/$(qemu_program "$arch")
     {
       echo '#!/bin/sh'
       echo "# The real program's SHA-256: $(sha256 "$real")"
-      # shellcheck disable=SC2016
       echo 'self=$0; [ ! -L "$0" ] || self=$(readlink -f "$0")'
-      # shellcheck disable=SC2016
       echo 'root=${self%/*}/../root'
+      echo "export QEMU_MODULE_DIR=\"\$root/$dir\""
       if [ -n "$3" ]; then
-        echo "exec \"\$root/usr/bin/ld.so\" --library-path \"$libs\" --argv0 \"\$0\" \"\$root/usr/bin/$name\" \"\$@\""
+        echo "exec \"\$root/usr/bin/ld.so\" --library-path \"$libs\" --argv0 \"\$0\" \"\$root/usr/bin/$name\" $data\"\$@\""
       else
-        echo "LD_LIBRARY_PATH=\"$libs\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}\" exec \"\$root/usr/bin/$name\" \"\$@\""
+        echo "export LD_LIBRARY_PATH=\"$libs\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}\""
+        echo "exec \"\$root/usr/bin/$name\" $data\"\$@\""
       fi
     } >"$2/bin/$name"
     chmod +x "$2/bin/$name"
