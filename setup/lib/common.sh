@@ -77,7 +77,7 @@ run_jobs() { # "COMPONENT ARG"...
   local job log
   set -m
   for job; do
-    log=$cache/log/${job/ /-}.log
+    log=$(job_log "$job")
     # shellcheck disable=SC2086 # two words
     (set +m -e && ${job% *}_fetch ${job#* }) >"$log" 2>&1 &
     job_pid[$job]=$!
@@ -86,12 +86,16 @@ run_jobs() { # "COMPONENT ARG"...
   for job; do
     wait "${job_pid[$job]}" || {
       failed=1
-      say "${job} failed; the end of $cache/log/${job/ /-}.log:"
-      tail -n 15 "$cache/log/${job/ /-}.log" | sed 's/^/  | /' >&3
+      say "$job failed; the end of $(job_log "$job"):"
+      tail -n 15 "$(job_log "$job")" | sed 's/^/  | /' >&3
     }
     unset "job_pid[$job]"
     write_manifest
   done
+}
+job_log() {
+  local name=${1%%,*}
+  echo "$cache/log/${name/ /-}.log"
 }
 stop_jobs() {
   local job
