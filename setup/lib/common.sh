@@ -4,7 +4,7 @@
 cache=${VMTEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set, and neither is VMTEST_CACHE}/.cache}/vmtest}
 case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
 all_arches=(amd64 i386 arm64 arm riscv64)
-exec 3>&2 </dev/null # jobs log to a file; what the user should read goes to 3
+exec 3>&2 # jobs log to a file; what the user should read goes to 3
 
 say() { printf 'assets: %s\n' "$*" >&3; }
 
@@ -69,6 +69,20 @@ describe() { # "qemu x86" "kernel amd64" …: kernel (amd64 arm64), …
     END { for (i = 1; i <= n; i++) printf "%s%s (%s)", (i > 1 ? ", " : ""), order[i], of[order[i]] }'
 }
 
+# One run at a time changes the cache. $work is on the same file system as the cache, so that renames
+# are atomic, and goes away whatever happens.
+work=''
+take_cache() {
+  mkdir -p "$cache/log" 2>/dev/null || fail 69 "cannot create \`$cache\`" "set VMTEST_CACHE to a directory that can be written"
+  exec 9>"$cache/lock" || fail 69 "cannot write to \`$cache\`" "set VMTEST_CACHE to a directory that can be written"
+  flock -n 9 || { say "another run is at work in $cache; waiting for it" && flock 9; }
+  rm -rf "$cache"/tmp.* # left by a run that was killed; nobody else is here
+  work=$(mktemp -d "$cache/tmp.XXXXXX")
+  trap 'stop_jobs; rm -rf "$work"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+}
+
 # Jobs run in parallel, each in a process group of its own so that an interrupted run can end apt
 # and cargo too. A failed job shows its log; the others go on, so that nothing is fetched twice.
 declare -A job_pid=()
@@ -79,7 +93,7 @@ run_jobs() { # "COMPONENT ARG"...
   for job; do
     log=$(job_log "$job")
     # shellcheck disable=SC2086 # two words
-    (set +m -e && ${job% *}_fetch ${job#* }) >"$log" 2>&1 &
+    (set +m -e && trap - EXIT INT TERM HUP && ${job% *}_fetch ${job#* }) >"$log" 2>&1 </dev/null &
     job_pid[$job]=$!
   done
   set +m

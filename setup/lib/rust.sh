@@ -29,21 +29,35 @@ rust_musl_triple() {
   *) rust_triple "$1" | sed 's/gnu$/musl/' ;;
   esac
 }
+# Programs of this machine, build scripts among them, are linked by its own C compiler.
+cc_ensure() {
+  ! command -v cc >/dev/null || return 0
+  local packages='gcc libc6-dev'
+  [ "$(id -u)" = 0 ] || fail 69 "there is no C compiler (\`cc\`), which Rust needs to link" "sudo apt-get install $packages"
+  say "installing $packages, since there is no C compiler"
+  # shellcheck disable=SC2086
+  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install $packages; } >&2 ||
+    fail 69 "apt-get could not install $packages" "install a C compiler yourself and run this again"
+}
 env_name() { tr 'a-z-' 'A-Z_' <<<"$1"; } # as cargo spells a target in a variable's name
 
-# rust_ensure ARCH...: Debian's toolchain with the standard library of each ARCH is in $cache/rust.
+# The stamp of $cache/rust is RECIPE:ARCH ARCH…
+rust_arches() {
+  local stamp=''
+  [ ! -e "$cache/rust/stamp" ] || read -r stamp <"$cache/rust/stamp" || :
+  [ "${stamp%%:*}" != "$rust_recipe" ] || echo "${stamp#*:}"
+}
+rust_is_there() { [ -n "$(rust_arches)" ]; }
+
+# rust_ensure [ARCH...]: Debian's toolchain with the standard library of each ARCH is in $cache/rust.
 # All of it is of one version, so a missing ARCH means fetching all again.
 rust_ensure() {
-  local start=$EPOCHREALTIME host arch have='' want list new=$work/rust debs=$work/debs-rust root apt_opts name loader libs
+  local start=$EPOCHREALTIME host arch have want list new=$work/rust debs=$work/debs-rust root apt_opts name loader libs
   host=$(dpkg --print-architecture)
-  [ ! -e "$cache/rust/stamp" ] || have=$(cat "$cache/rust/stamp")
-  want=$(printf '%s\n' "$host" "$@" | sort -u | xargs)
-  if [ "${have%%:*}" = "$rust_recipe" ]; then
-    # shellcheck disable=SC2086
-    [ "$(printf '%s\n' ${have#*:} $want | sort -u | xargs)" != "$(xargs <<<"${have#*:}")" ] || return 0
-    # shellcheck disable=SC2086
-    want=$(printf '%s\n' ${have#*:} $want | sort -u | xargs)
-  fi
+  have=$(rust_arches)
+  # shellcheck disable=SC2086 # words
+  want=$(printf '%s\n' "$host" $have "$@" | sort -u | xargs)
+  [ "$have" != "$want" ] || return 0
   say "fetching Debian's Rust, since ${rust_reason:-there is none here}"
   root=$new/root
   mkdir -p "$new/bin"
