@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # the variables are for the other parts
+# shellcheck shell=bash
 # Names, messages, stamps and jobs.
 
 cache=${VMTEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set, and neither is VMTEST_CACHE}/.cache}/vmtest}
@@ -114,6 +114,6 @@ job_log() {
 stop_jobs() {
   local job
   for job in "${!job_pid[@]}"; do
-    kill -TERM -- "-${job_pid[$job]}" 2>/dev/null && wait "${job_pid[$job]}" 2>/dev/null || :
+    if kill -TERM -- "-${job_pid[$job]}" 2>/dev/null; then wait "${job_pid[$job]}" 2>/dev/null || :; fi
   done
 }

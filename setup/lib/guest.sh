@@ -25,7 +25,7 @@ guest_fetch() { # ARCH,ARCH…: one job, since cargo builds several targets best
   cc_ensure
   export CARGO_TERM_COLOR=never
   unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET CARGO_TARGET_DIR
-  cd "$repo"
+  cd "$repo" || return
 
   if rust_on_path; then
     for arch in "${arches[@]}"; do
@@ -97,8 +97,14 @@ guest_linker() { # TRIPLE LINKER FLAGS: cargo is told by its variables for that 
 }
 
 # libc.a, the start files and libgcc of ARCH, for static programs. Kept: it is a few megabytes.
-guest_libc_recipe=2
+guest_libc_recipe=3
 guest_libc() { # ARCH TRIPLE
+  # The machine's own triple is also that of the build scripts, which its C compiler has to link; it
+  # brings a libc.a too.
+  if [ "$(debian_arch "$1")" = "$(dpkg --print-architecture)" ]; then
+    export "CARGO_TARGET_$(env_name "$2")_RUSTFLAGS=-Ctarget-feature=+crt-static"
+    return 0
+  fi
   guest_linker "$2" "$cache/build/libc/$1/ld" "-Clinker-flavor=ld -Crelocation-model=static -Lnative=$cache/build/libc/$1"
   ! current "build/libc/$1" $guest_libc_recipe || return 0
   local apt_opts new=$work/libc-$1 root=$work/root-libc-$1 debs=$work/debs-libc-$1
@@ -109,6 +115,8 @@ guest_libc() { # ARCH TRIPLE
   # gcc's first: where both have a file (riscv64's crti.o), the C library's is the one that counts.
   cp "$root"/usr/lib/gcc/*/*/{crtbeginT.o,crtend.o,libgcc.a,libgcc_eh.a} "$new/"
   cp "$root"/usr/lib/*-linux-*/{crt*.o,lib*.a} "$new/"
+  # A libm.a that is a linker script names its parts in /usr/lib; here they are beside it.
+  if [ "$(head -c 2 "$new/libm.a")" = '/*' ]; then sed -i 's,/usr/lib/[^ ]*/,,g' "$new/libm.a"; fi
   # What a C compiler does for its linker: start files before everything else, the rest behind.
   cat >"$new/ld" <<'LD'
 #!/bin/sh
