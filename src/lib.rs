@@ -9,6 +9,18 @@
 //!
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).
 
+pub mod accel;
 pub mod arch;
+pub mod assets;
+pub mod cmdline;
+pub mod duration;
 pub mod formats;
 pub mod initramfs;
+pub mod options;
+pub mod plan;
+pub mod qemu;
+pub mod quote;
+pub mod size;
+mod sys;
+pub mod vfat;
+pub mod vm;

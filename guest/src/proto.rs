@@ -53,11 +53,16 @@ pub const STDERR_PORT: &str = "vmtest.stderr";
 /// File in the image that lists the kernel modules to load at start, one a line, in this order:
 /// the absolute path, then optionally a blank and the module's parameters. Lines that start with
 /// `#` are comments.
-pub const MODULES_FILE: &str = "/etc/vmtest/modules";
+pub const MODULES_FILE: &str = "/.vmtest/modules";
 
-/// Where the guest program lies in images that vmtest makes. When an image of the user's own is
-/// booted with a command of ours, this is also the kernel's `rdinit=`.
+/// Where the guest program lies in images that vmtest makes; also the kernel's `rdinit=`. Everything
+/// of ours is below this directory, so that it meets nothing of the user's: an image of their own may
+/// have an `/init`, and `/bin` may be a directory or a link.
 pub const GUEST_PROGRAM: &str = "/.vmtest/guest";
+
+/// Directory of the static shell and the links to its applets; the last one in `PATH`. Where the
+/// image has no `/bin/sh` or `/usr/bin/env`, the guest program links them to this shell at start.
+pub const SHELL_DIR: &str = "/.vmtest/bin";
 
 /// From the host to the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

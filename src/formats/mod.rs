@@ -5,4 +5,7 @@
 
 pub mod cpio;
 pub mod elf;
+pub mod glob;
+pub mod kernel;
+pub mod ldcache;
 pub mod lz4;

@@ -1,219 +1,162 @@
-//! Archives of others as the ground of an image.
+//! What every image of `vmtest run` contains besides the user's own: the guest program, a shell, and
+//! the kernel modules that the options need.
+//!
+//! All of it is below `/.vmtest`, so that it meets nothing of the user's (see
+//! [`vmtest_guest::proto::GUEST_PROGRAM`]). It can be a segment of its own in front of or behind any
+//! other image.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::archive::{ArchiveError, Source, Visit};
-use super::entry::{Body, Entry, Kind, Node, Reason, Request, Shown, normalize};
-use super::needs::Program;
-use super::problem::Problem;
-use super::tree::Scan;
-use crate::formats::cpio;
+use vmtest_guest::proto;
 
-/// Merges base archives as Linux would unpack them one after the other: the last one wins.
-#[derive(Debug, Default)]
-pub(crate) struct Bases {
-    entries: BTreeMap<Vec<u8>, Entry>,
-    /// Bodies from compressed segments.
-    spool: Option<(Arc<File>, u64)>,
+use super::Builder;
+use super::modules::{ModuleProblem, ModuleProblems, Modules, Request, SelectOptions};
+use crate::arch::Arch;
+
+/// The parts of a base.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Guest architecture.
+    pub arch: Arch,
+    /// The static guest program.
+    pub guest: PathBuf,
+    /// A static busybox; without it the guest has no shell.
+    pub shell: Option<PathBuf>,
+    /// The kernel's modules, `…/lib/modules/RELEASE`; without it all is taken to be built in.
+    pub modules_dir: Option<PathBuf>,
+    /// Modules that have to be there, or be built in.
+    pub modules: Vec<String>,
+    /// Modules that are taken along where the kernel has them.
+    pub optional_modules: Vec<String>,
 }
 
-/// Names of one file of a base archive.
-struct Group {
-    link: u32,
-    body: Body,
-    paths: Vec<Vec<u8>>,
+/// A base cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BaseError {
+    /// The shell cannot be read.
+    #[error("cannot read the shell `{}`", .path.display())]
+    Shell {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory of modules is none.
+    #[error("cannot use the kernel modules in `{}`", .dir.display())]
+    Modules {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: ModuleProblem,
+    },
+    /// Modules are missing or broken.
+    #[error("cannot take the kernel modules that the options need from `{}`", .dir.display())]
+    Select {
+        /// The directory.
+        dir: PathBuf,
+        /// Which, and why.
+        #[source]
+        source: ModuleProblems,
+    },
+    /// A module cannot be read.
+    #[error("cannot take kernel module `{name}`")]
+    Load {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: ModuleProblem,
+    },
 }
 
-enum Stop {
-    Archive(ArchiveError),
-    Other(Problem),
-}
-
-impl From<ArchiveError> for Stop {
-    fn from(err: ArchiveError) -> Stop {
-        Stop::Archive(err)
-    }
-}
-
-impl Bases {
-    /// Reads an archive and lays it over those before.
-    pub(crate) fn add(&mut self, source: &Source, by: &Request, scan: &mut Scan) {
-        let mut groups: HashMap<_, Group> = HashMap::new();
-        let result = source.read(|visit| self.member(visit, source, by, &mut groups, scan));
-        match result {
-            Ok(_) => {}
-            Err(Stop::Archive(problem)) => {
-                scan.problems.push(Problem::Base { by: by.clone(), problem });
-            }
-            Err(Stop::Other(problem)) => scan.problems.push(problem),
-        }
-        for group in groups.into_values() {
-            for path in group.paths {
-                if let Some(Entry { kind: Kind::File { body, link }, .. }) =
-                    self.entries.get_mut(&path)
-                    && *link == Some(group.link)
-                {
-                    *body = group.body.clone();
-                }
+impl Base {
+    /// Adds it all to an image.
+    ///
+    /// # Errors
+    /// [`BaseError`].
+    pub fn add_to(&self, builder: &mut Builder) -> Result<(), BaseError> {
+        builder.by("the guest program");
+        builder.file_followed(&self.guest, Some(proto::GUEST_PROGRAM));
+        if let Some(shell) = &self.shell {
+            builder.by("the guest's shell");
+            let busybox = format!("{}/busybox", proto::SHELL_DIR);
+            builder.file_followed(shell, Some(&busybox));
+            let bytes = std::fs::read(shell)
+                .map_err(|source| BaseError::Shell { path: shell.clone(), source })?;
+            for applet in applets(&bytes) {
+                builder.symlink(format!("{}/{applet}", proto::SHELL_DIR), "busybox");
             }
         }
-    }
-
-    fn member(
-        &mut self,
-        visit: Visit<'_>,
-        source: &Source,
-        by: &Request,
-        groups: &mut HashMap<(u32, (u32, u32), u32), Group>,
-        scan: &mut Scan,
-    ) -> Result<(), Stop> {
-        let Visit { member, in_place, target, body: reader, .. } = visit;
-        if let Some(why) = member.ignored_by_linux() {
-            scan.notices.push(format!("{} of {by} is left out: {why}", Shown(&member.name)));
-            return Ok(());
+        if let Some(dir) = &self.modules_dir {
+            self.add_modules(dir, builder)?;
         }
-        let path = match normalize(&member.name) {
-            Ok(path) => path,
-            Err(problem) => {
-                return Err(Stop::Other(Problem::Destination {
-                    dest: member.name,
-                    by: by.clone(),
-                    problem,
-                }));
-            }
-        };
-        // The root itself.
-        if path.is_empty() {
-            return Ok(());
-        }
-        let mode = member.mode & 0o7777;
-        let node = |node| Kind::Node { node, rdev: member.rdev };
-        let kind = match member.file_type() {
-            cpio::S_IFDIR => Kind::Directory,
-            cpio::S_IFLNK => Kind::Symlink { target: target.unwrap_or_default() },
-            cpio::S_IFCHR => node(Node::Char),
-            cpio::S_IFBLK => node(Node::Block),
-            cpio::S_IFIFO => node(Node::Fifo),
-            cpio::S_IFSOCK => node(Node::Socket),
-            cpio::S_IFREG => {
-                let size = u64::from(member.size);
-                let body = match source {
-                    _ if size == 0 => Body::Bytes(Arc::default()),
-                    Source::File(file) if in_place => {
-                        Body::Range { file: file.clone(), offset: member.body_offset, size }
-                    }
-                    _ => self.keep(reader, size).map_err(|source| {
-                        Stop::Other(Problem::Request {
-                            by: by.clone(),
-                            what: format!("cannot unpack {}: {source}", Shown(&path)),
-                            hint: None,
-                        })
-                    })?,
-                };
-                let link = member.link_key().map(|key| {
-                    let group = groups.entry(key).or_insert_with(|| Group {
-                        link: scan.new_link(),
-                        body: body.clone(),
-                        paths: Vec::new(),
-                    });
-                    if size > 0 {
-                        group.body = body.clone();
-                    }
-                    group.paths.push(path.clone());
-                    group.link
-                });
-                Kind::File { body, link }
-            }
-            other => {
-                scan.notices
-                    .push(format!("{} of {by} is left out: unknown type {other:o}", Shown(&path)));
-                return Ok(());
-            }
-        };
-        let reason = Reason::Base(by.clone());
-        let entry = Entry { path, kind, mode, uid: member.uid, gid: member.gid, reason };
-        self.lay(entry, scan);
         Ok(())
     }
 
-    /// Lays one entry over those before. Linux cannot replace a directory that is not empty.
-    fn lay(&mut self, entry: Entry, scan: &mut Scan) {
-        if let Some(old) = self.entries.get(&entry.path)
-            && matches!(old.kind, Kind::Directory)
-            && !matches!(entry.kind, Kind::Directory)
-        {
-            let mut inside = entry.path.clone();
-            inside.push(b'/');
-            let next = self.entries.range(inside.clone()..).next();
-            if next.is_some_and(|(path, _)| path.starts_with(&inside)) {
-                scan.notices.push(format!(
-                    "{} of {} is left out, as Linux would: it is a directory with content",
-                    Shown(&entry.path),
-                    entry.reason
-                ));
-                return;
+    fn add_modules(&self, dir: &Path, builder: &mut Builder) -> Result<(), BaseError> {
+        let modules = Modules::open(dir)
+            .map_err(|source| BaseError::Modules { dir: dir.to_owned(), source })?;
+        let options = SelectOptions::default();
+        let mut requests: Vec<Request> = self.modules.iter().map(Request::new).collect();
+        for name in &self.optional_modules {
+            let request = Request::new(name);
+            if modules.select(std::slice::from_ref(&request), &options).is_ok() {
+                requests.push(request);
             }
         }
-        self.entries.insert(entry.path.clone(), entry);
-    }
-
-    /// Keeps a body that cannot be read again: in memory while small, else in a nameless file.
-    fn keep(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<Body> {
-        const SMALL_BYTES: u64 = 4096;
-        if size <= SMALL_BYTES {
-            let mut bytes = Vec::with_capacity(size as usize);
-            reader.read_to_end(&mut bytes)?;
-            return if bytes.len() as u64 == size {
-                Ok(Body::Bytes(bytes.into()))
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            };
+        let selection = modules
+            .select(&requests, &options)
+            .map_err(|source| BaseError::Select { dir: dir.to_owned(), source })?;
+        builder.by("a kernel module that the options need");
+        let mut list = String::new();
+        for module in &selection.modules {
+            let loaded = modules
+                .load(module, self.arch)
+                .map_err(|source| BaseError::Load { name: module.name.clone(), source })?;
+            let dest = format!("/.vmtest/ko/{}.ko", module.name);
+            list.push_str(&dest);
+            list.push('\n');
+            builder.bytes(dest, 0o644, loaded.bytes);
         }
-        let (file, end) = match &mut self.spool {
-            Some(spool) => spool,
-            none => none.insert((Arc::new(tempfile::tempfile()?), 0)),
-        };
-        let offset = *end;
-        let copied = io::copy(reader, &mut &**file)?;
-        *end += copied;
-        if copied != size {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Body::Range { file: file.clone(), offset, size })
+        builder.bytes(proto::MODULES_FILE, 0o644, list.into_bytes());
+        Ok(())
     }
+}
 
-    /// Lays the default base archive over those before.
-    pub(crate) fn lay_default(&mut self, scan: &mut Scan) {
-        for entry in super::uroot::default_base() {
-            self.lay(entry, scan);
-        }
-    }
-
-    /// Whether a path is in one of them.
-    pub(crate) fn has(&self, path: &[u8]) -> bool {
-        self.entries.contains_key(path)
-    }
-
-    /// The merged entries; `use_init` says whose `init` keeps its name when the image has one of
-    /// its own too. The other one becomes `inito`.
-    pub(crate) fn finish(self, use_init: bool, program: Option<&mut Program>, scan: &mut Scan) {
-        let mut bases = self.entries;
-        let own = scan.entries.iter_mut().map(|entry| &mut entry.path);
-        let own = own.chain(program.map(|program| &mut program.dest));
-        let own: Vec<_> = own.filter(|path| *path == b"init").collect();
-        if !own.is_empty() && bases.contains_key(&b"init"[..]) {
-            if use_init {
-                own.into_iter().for_each(|path| *path = b"inito".to_vec());
-            } else if let Some(mut base) = bases.remove(&b"init"[..]) {
-                base.path = b"inito".to_vec();
-                bases.insert(base.path.clone(), base);
+/// Finds the names under which a busybox knows its applets, without running it.
+///
+/// They are in its data, one after the other, each with a NUL behind it, in byte order, from `[` on
+/// (`include/applet_tables.h`).
+fn applets(busybox: &[u8]) -> Vec<&str> {
+    const START: &[u8] = b"\0[\0[[\0";
+    let start = busybox.windows(START.len()).position(|window| window == START);
+    let Some(start) = start else { return vec!["sh"] };
+    let mut names = Vec::new();
+    for name in busybox[start + 1..].split(|byte| *byte == 0) {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"[-_.".contains(byte);
+        match std::str::from_utf8(name) {
+            Ok(text) if !name.is_empty() && name.len() < 32 && name.iter().all(plain) => {
+                names.push(text);
             }
+            _ => break,
         }
-        // Earlier than what was asked for: that wins.
-        let own = std::mem::replace(&mut scan.entries, bases.into_values().collect());
-        scan.entries.extend(own);
+    }
+    names.retain(|name| *name != "busybox");
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn applets_are_found_in_the_programs_data() {
+        let program = b"\x7fELF\0\x01[\0x\0[\0[[\0ash\0busybox\0ls\0switch_root\0\0more";
+        assert_eq!(applets(program), ["[", "[[", "ash", "ls", "switch_root"]);
+        assert_eq!(applets(b"no table"), ["sh"]);
     }
 }

@@ -7,7 +7,8 @@
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
 
 pub mod archive;
-mod base;
+pub mod base;
+mod bases;
 mod blocks;
 mod builder;
 pub mod closure;

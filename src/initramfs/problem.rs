@@ -169,6 +169,7 @@ impl Problem {
             }
             Problem::Changed { .. } => "try again when nothing writes to it".into(),
             Problem::Base { problem, .. } => return problem.hint(),
+            Problem::Closure { problem, .. } => return problem.hint(),
             Problem::Request { hint, .. } => return hint.clone(),
             _ => return None,
         })
