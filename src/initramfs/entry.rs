@@ -274,6 +274,10 @@ pub enum Body {
         offset: u64,
         /// Its length.
         size: u64,
+        /// The archive that it is from.
+        stamp: Stamp,
+        /// Where it was there: segment, and offset of the body in the unpacked segment.
+        origin: (usize, u64),
     },
 }
 
@@ -294,6 +298,8 @@ pub struct HostFile {
     pub(crate) path: HostPath,
     pub(crate) size: u64,
     pub(crate) stamp: Stamp,
+    /// Everybody may read it.
+    pub(crate) public: bool,
 }
 
 impl HostFile {
@@ -330,8 +336,8 @@ impl HostPath {
 }
 
 /// Identity and times of a file: equal ones mean that it did not change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stamp {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) mtime_ns: i128,

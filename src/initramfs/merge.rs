@@ -169,7 +169,7 @@ pub(crate) fn open(body: &Body) -> Result<Box<dyn Read + Send + '_>, Problem> {
                 Err(source) => return Err(Problem::Read { path, by, source }),
             }
         }
-        Body::Range { file, offset, size } => {
+        Body::Range { file, offset, size, .. } => {
             Box::new(RangeReader { file, offset: *offset, end: offset + size })
         }
     })
