@@ -12,6 +12,7 @@
 pub mod accel;
 mod agent;
 mod console;
+mod events;
 mod files;
 mod process;
 mod qmp;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 pub use console::{Console, Cursor, ExpectError, Sink};
+pub use events::{EventChannel, EventError, MAX_EVENT_BYTES};
 pub use files::FileError;
 pub use run::{Job, Outcome, Phases, Progress, run};
 pub use rustix::process::Signal;
@@ -211,6 +213,11 @@ impl Vm {
     /// QEMU's version, once it has said so.
     pub fn qemu_version(&self) -> Option<String> {
         self.monitor.version()
+    }
+
+    /// As [`Vm::qemu_version`], for later: it is known until the machine is gone and after.
+    pub fn qemu_version_watch(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.monitor.version_watch()
     }
 
     /// Takes the host's end of a named virtio port. `None` when there is no such port, or somebody
