@@ -14,6 +14,7 @@ mod diagnose;
 mod exec;
 mod modules;
 mod mounts;
+mod network;
 mod output;
 pub(crate) mod power;
 mod reaper;
@@ -43,6 +44,7 @@ pub(crate) fn main() -> ! {
     }
     let _ = fs::create_dir_all("/root");
     let _ = rustix::fs::chmod("/root", Mode::from_raw_mode(0o700));
+    network::loopback_up();
     // Processes that are children of ours from the next step on must be reaped.
     let (sender, events) = std::sync::mpsc::channel();
     let reaper = reaper::Reaper::start(sender.clone());
