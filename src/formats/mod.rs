@@ -5,4 +5,6 @@
 
 pub mod cpio;
 pub mod elf;
+pub mod glob;
 pub mod kernel;
+pub mod ldcache;

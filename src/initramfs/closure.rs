@@ -53,16 +53,25 @@
 //! at `opt/bin/tool` is therefore read from `/home/me/app/lib/libx.so` and placed at
 //! `opt/lib/libx.so`. Everything else, the interpreter included, comes from the sysroot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::formats::elf::Priority;
+use crate::formats::ldcache;
 
+pub mod ldconf;
 mod problem;
+pub mod script;
+mod search;
+mod sysroot;
+mod walk;
 
-pub use problem::{MissingLibrary, Note, Problem, Problems, SearchStep, Target, Tried};
+pub use problem::{MissingLibrary, Note, Outcome, Problem, Problems, SearchStep, Target, Tried};
+
+use search::{Search, searched_anyway};
+use walk::Walk;
 
 /// Where the guest looks for programs named without a slash, unless told otherwise.
 pub const DEFAULT_PATH: &[&str] =
@@ -95,6 +104,9 @@ pub enum Source {
     File(PathBuf),
     /// A symbolic link with this text.
     Symlink(Vec<u8>),
+    /// An empty directory, mode 0755, unless something else is placed below it: a path that the
+    /// guest's loader will open goes through it and back (`/opt/bin/../lib`).
+    Dir,
     /// A regular file with these bytes, generated here (`etc/ld.so.cache`), mode 0644.
     Bytes(Vec<u8>),
 }
@@ -166,6 +178,16 @@ pub struct Resolver {
     arch: Arch,
     sysroot: PathBuf,
     library_dirs: Vec<PathBuf>,
+    rules: Rules,
+    /// Made when it is first needed, from then on the settings above are fixed.
+    search: Option<Search>,
+    /// Libraries that a glibc loader finds by name: name, path, and whether without a cache.
+    by_name: BTreeMap<Vec<u8>, (Vec<u8>, bool)>,
+}
+
+/// What the caller decides about a closure.
+#[derive(Debug)]
+struct Rules {
     path: Vec<Vec<u8>>,
     allow_missing: BTreeSet<Vec<u8>>,
     dlopen: Option<Priority>,
@@ -180,9 +202,13 @@ impl Resolver {
             arch,
             sysroot: sysroot.to_owned(),
             library_dirs: Vec::new(),
-            path: DEFAULT_PATH.iter().map(|dir| dir.as_bytes().to_vec()).collect(),
-            allow_missing: BTreeSet::new(),
-            dlopen: Some(Priority::Recommended),
+            rules: Rules {
+                path: DEFAULT_PATH.iter().map(|dir| dir.as_bytes().to_vec()).collect(),
+                allow_missing: BTreeSet::new(),
+                dlopen: Some(Priority::Recommended),
+            },
+            search: None,
+            by_name: BTreeMap::new(),
         }
     }
 
@@ -200,14 +226,14 @@ impl Resolver {
     /// Guest directories for `#!/usr/bin/env NAME`; default [`DEFAULT_PATH`].
     #[must_use]
     pub fn path(mut self, dirs: impl IntoIterator<Item = Vec<u8>>) -> Resolver {
-        self.path = dirs.into_iter().collect();
+        self.rules.path = dirs.into_iter().collect();
         self
     }
 
     /// Libraries whose absence is a note and not a problem; default none.
     #[must_use]
     pub fn allow_missing(mut self, sonames: impl IntoIterator<Item = Vec<u8>>) -> Resolver {
-        self.allow_missing = sonames.into_iter().collect();
+        self.rules.allow_missing = sonames.into_iter().collect();
         self
     }
 
@@ -215,7 +241,7 @@ impl Resolver {
     /// [`Priority::Recommended`]. A missing `required` one is a problem, any other a note.
     #[must_use]
     pub fn dlopen(mut self, least: Option<Priority>) -> Resolver {
-        self.dlopen = least;
+        self.rules.dlopen = least;
         self
     }
 
@@ -232,16 +258,30 @@ impl Resolver {
         dest: &[u8],
         provided: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Closure, Problems> {
-        let _ = (host, dest, provided, self.arch, &self.sysroot, &self.library_dirs);
-        Ok(Closure::default())
+        let (search, rules) = self.parts();
+        let mut walk = Walk::new(search, rules, provided);
+        walk.program(host, dest);
+        let (closure, by_name) = walk.finish()?;
+        for (name, path, lib) in by_name {
+            let sure = searched_anyway(&lib, sysroot::parent(&path));
+            self.by_name.entry(name).or_insert((path, sure));
+        }
+        Ok(closure)
     }
 
     /// Where the guest would find the program `name` in the sysroot: guest path and host file.
     ///
     /// A `name` with a slash is taken as a path of the guest.
     pub fn find_program(&mut self, name: &[u8]) -> Option<(Vec<u8>, PathBuf)> {
-        let _ = (name, &self.path);
-        None
+        let (search, rules) = self.parts();
+        walk::find_program(search, &rules.path, name)
+    }
+
+    fn parts(&mut self) -> (&mut Search, &Rules) {
+        let search = self.search.get_or_insert_with(|| {
+            Search::new(self.arch, &self.sysroot, self.library_dirs.clone())
+        });
+        (search, &self.rules)
     }
 
     /// The guest loader's `etc/ld.so.cache`, once all programs are resolved.
@@ -249,7 +289,16 @@ impl Resolver {
     /// `None` when every library lies where the loader looks anyway. The sysroot's own cache is
     /// never copied: it may be stale and names what is not in the image.
     pub fn loader_cache(&self) -> Option<Item> {
-        None
+        let (_, (first, _)) = self.by_name.iter().find(|(_, (_, sure))| !sure)?;
+        let entries = self.by_name.iter().map(|(name, (path, _))| ldcache::Entry {
+            name: name.clone(),
+            path: [b"/", &path[..]].concat(),
+        });
+        Some(Item {
+            dest: b"etc/ld.so.cache".to_vec(),
+            source: Source::Bytes(ldcache::write(self.arch, entries.collect())),
+            reason: Reason::LoaderConfig { of: first.clone() },
+        })
     }
 }
 
@@ -291,6 +340,7 @@ impl fmt::Display for Item {
         write!(f, "{}", self.dest.escape_ascii())?;
         match &self.source {
             Source::Symlink(target) => write!(f, " -> {}", target.escape_ascii()),
+            Source::Dir => write!(f, "/"),
             Source::File(_) | Source::Bytes(_) => Ok(()),
         }
     }

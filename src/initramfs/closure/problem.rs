@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::script::ShebangError;
 use crate::arch::Arch;
-use crate::formats::elf::{ElfError, Priority};
+use crate::formats::elf::{ElfError, ElfInfo, Priority};
 
 /// All problems of one closure; never empty.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub enum Problem {
         path: PathBuf,
         /// What is wrong, and where.
         #[source]
-        source: ElfError,
+        source: Arc<ElfError>,
     },
     /// Neither an ELF file nor a script.
     #[error("`{}` is neither an ELF program nor a script (it starts with `{}`)", .path.display(), .start.escape_ascii())]
@@ -84,14 +86,13 @@ pub enum Problem {
         wanted: Arch,
     },
     /// A `#!` line that the kernel would not understand as it was meant.
-    #[error("`{}`: {why}", .path.display())]
+    #[error("`{}` cannot be interpreted", .path.display())]
     Script {
         /// The script.
         path: PathBuf,
         /// What is wrong with its first line.
-        why: &'static str,
-        /// What to do.
-        hint: String,
+        #[source]
+        source: ShebangError,
     },
     /// Scripts that interpret scripts, deeper than the kernel goes.
     #[error("`{}`: more than {limit} scripts interpret each other: {}", .path.display(), join(.chain, " -> "))]
@@ -104,7 +105,7 @@ pub enum Problem {
         limit: usize,
     },
     /// Symbolic links that lead to each other.
-    #[error("symbolic links form a loop: {}", join(.cycle, " -> "))]
+    #[error("{}: {}", if .cycle.first() == .cycle.last() { "symbolic links form a loop" } else { "too many symbolic links" }, join(.cycle, " -> "))]
     LinkLoop {
         /// The links (paths in the sysroot), first one again at the end.
         cycle: Vec<Vec<u8>>,
@@ -114,6 +115,16 @@ pub enum Problem {
     /// A library is nowhere.
     #[error("{0}")]
     MissingLibrary(Box<MissingLibrary>),
+    /// Two files for one place.
+    #[error("`{}` would be two things: {first} and {second}", .dest.escape_ascii())]
+    Conflict {
+        /// The place in the image.
+        dest: Vec<u8>,
+        /// What is there, and why.
+        first: String,
+        /// What should be there as well, and why.
+        second: String,
+    },
     /// A destination that no archive can hold.
     #[error("`{}` is no place in an image", .dest.escape_ascii())]
     Dest {
@@ -160,8 +171,10 @@ pub enum Outcome {
     NoDirectory,
     /// A library for another machine.
     WrongTarget(Target),
-    /// A file that is no ELF file, or a damaged one.
+    /// No shared object, or a damaged one.
     NotElf,
+    /// The file system says no; there is a [`Problem`] for it.
+    Unreadable,
     /// An empty or relative search element: depends on the current directory, never used.
     Rejected,
 }
@@ -269,8 +282,7 @@ impl fmt::Display for SearchStep {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = Arch::ALL.into_iter().find(|arch| Target::of(*arch) == *self);
-        match known {
+        match self.arch() {
             Some(arch) => write!(f, "{arch}"),
             None => write!(
                 f,
@@ -284,9 +296,142 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The guest architecture whose programs are like this.
+    pub fn arch(self) -> Option<Arch> {
+        Arch::ALL.into_iter().find(|arch| Target::of(*arch) == self)
+    }
+
     /// What the programs of `arch` are.
     pub fn of(arch: Arch) -> Target {
         Target { class64: arch.elf_64(), little_endian: true, machine: arch.elf_machine() }
+    }
+}
+
+impl From<&ElfInfo> for Target {
+    fn from(info: &ElfInfo) -> Target {
+        Target { class64: info.class64, little_endian: info.little_endian, machine: info.machine }
+    }
+}
+
+impl fmt::Display for Tried {
+    /// One line of `why --missing`: `/lib (default directory): not there`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.escape_ascii();
+        match self.outcome {
+            // The element as it stands, which is no path.
+            Outcome::Rejected => write!(f, "`{path}` ({}): {}", self.step, self.outcome),
+            _ => write!(f, "/{path} ({}): {}", self.step, self.outcome),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Absent => write!(f, "not there"),
+            Outcome::NoDirectory => write!(f, "no such directory"),
+            Outcome::WrongTarget(found) => write!(f, "is for {found}"),
+            Outcome::NotElf => write!(f, "is no usable shared object"),
+            Outcome::Unreadable => write!(f, "cannot be read"),
+            Outcome::Rejected => write!(f, "depends on the current directory, not used"),
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::PassedOver { soname, tried } => {
+                write!(f, "passed over for `{}`: {tried}", soname.escape_ascii())
+            }
+            Note::AllowedMissing(missing) => write!(f, "{missing} (allowed)"),
+            Note::DlopenMissing { missing, feature } => {
+                write!(f, "{missing}")?;
+                match feature {
+                    Some(feature) => write!(f, "; without it there is no {feature}"),
+                    None => Ok(()),
+                }
+            }
+            Note::SearchElement { of, element, why } => write!(
+                f,
+                "`{}` in the search path of `{}` not used: {why}",
+                element.escape_ascii(),
+                of.escape_ascii()
+            ),
+            Note::BadNote { of, why } => write!(f, "`{}`: {why}", of.escape_ascii()),
+        }
+    }
+}
+
+impl Problem {
+    /// How to mend it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Problem::ProgramArch { found, .. } => match found.arch() {
+                Some(arch) => {
+                    format!("build it for the guest, or boot a guest with `--arch {arch}`")
+                }
+                None => "build it for the guest".to_owned(),
+            },
+            Problem::Elf { .. } => {
+                "copy or build it again; `--file` takes it as plain data".to_owned()
+            }
+            Problem::NotAProgram { start, .. } if start.is_empty() => "it is empty".to_owned(),
+            Problem::NotAProgram { .. } => {
+                "a script needs a first line like `#!/bin/sh`; `--file` takes it as plain data"
+                    .to_owned()
+            }
+            Problem::NotExecutable { .. } => "link it into a program first".to_owned(),
+            Problem::MissingInterpreter { interpreter, tried, .. } => {
+                let relative = tried.iter().any(|t| t.outcome == Outcome::Rejected);
+                let loader = interpreter.rsplit(|&b| b == b'/').next().unwrap_or_default();
+                if relative {
+                    "it must be an absolute path".to_owned()
+                } else if loader.starts_with(b"ld") {
+                    "give the directory tree that has the guest's C library with `--sysroot DIR`, \
+                     or link the program statically"
+                        .to_owned()
+                } else {
+                    "install it in the sysroot, or give the tree that has it with `--sysroot DIR`"
+                        .to_owned()
+                }
+            }
+            Problem::InterpreterArch { .. } => {
+                "the sysroot is for another architecture: give another one with `--sysroot DIR`"
+                    .to_owned()
+            }
+            Problem::Script { source, .. } => source.hint().to_owned(),
+            Problem::MissingLibrary(missing) => missing.hint(),
+            Problem::LinkLoop { .. } => "remove one of the links".to_owned(),
+            Problem::Dest { .. } => {
+                "give a path below the root, without `..` and at most 4095 bytes long".to_owned()
+            }
+            Problem::Conflict { .. } => "choose another destination".to_owned(),
+            Problem::Read { .. } | Problem::ScriptDepth { .. } => return None,
+        })
+    }
+}
+
+impl MissingLibrary {
+    /// How to mend it.
+    pub fn hint(&self) -> String {
+        let wrong = self.tried.iter().find_map(|tried| match tried.outcome {
+            Outcome::WrongTarget(found) => Some((tried, found)),
+            _ => None,
+        });
+        let name = self.sonames.first().map(|name| name.escape_ascii().to_string());
+        let name = name.unwrap_or_default();
+        let more = format!("`vmtest initramfs why --missing {name}` shows every directory tried");
+        if let Some(path) = &self.elsewhere {
+            let path = path.display();
+            return format!("`{path}` exists and is outside of the search path; {more}");
+        }
+        match wrong {
+            Some((tried, found)) => {
+                format!("/{} is for {found}; {more}", tried.path.escape_ascii())
+            }
+            None => format!("install it in the sysroot or pass `--allow-missing {name}`; {more}"),
+        }
     }
 }
 
@@ -314,6 +459,14 @@ impl Problems {
     /// The problems, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
+    }
+
+    /// The missing libraries among them.
+    pub fn missing_libraries(&self) -> impl Iterator<Item = &MissingLibrary> {
+        self.0.iter().filter_map(|problem| match problem {
+            Problem::MissingLibrary(missing) => Some(&**missing),
+            _ => None,
+        })
     }
 }
 
