@@ -8,3 +8,4 @@ pub mod elf;
 pub mod glob;
 pub mod kernel;
 pub mod ldcache;
+pub mod lz4;

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::archive::Source;
+use super::bases::Bases;
 use super::closure::Resolver;
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
@@ -13,6 +15,7 @@ use super::modules;
 use super::needs::{Needs, Program};
 use super::problem::{Problem, Problems};
 use super::tree::{Attributes, Scan, absolute, default_dest};
+use super::uroot::{self, Role, multicall_links};
 use crate::arch::Arch;
 
 /// Gathers what an image shall contain.
@@ -43,6 +46,7 @@ pub struct Builder {
     library_dirs: Vec<PathBuf>,
     allow_missing: Vec<Vec<u8>>,
     provided: Vec<Vec<u8>>,
+    use_init: bool,
 }
 
 /// Kernel modules for the image.
@@ -63,7 +67,17 @@ enum What {
     Tree { src: PathBuf, dest: Option<OsString> },
     Binary { src: PathBuf, dest: Option<OsString> },
     Modules(ModulesRequest),
+    Base(BaseFrom),
+    Command { role: Role, command: String },
+    Multicall { src: PathBuf, names: Vec<String> },
     Made { dest: OsString, mode: u32, owner: (u32, u32), kind: Kind },
+}
+
+#[derive(Clone, Debug)]
+enum BaseFrom {
+    Default,
+    Path(PathBuf),
+    Bytes(Arc<[u8]>),
 }
 
 impl Builder {
@@ -80,6 +94,7 @@ impl Builder {
             library_dirs: Vec::new(),
             allow_missing: Vec::new(),
             provided: Vec::new(),
+            use_init: false,
         }
     }
 
@@ -141,6 +156,50 @@ impl Builder {
             || format!("modules of `{}`", request.dir.display()),
             What::Modules(request.clone()),
         )
+    }
+
+    /// An archive as the ground of the image: any number of segments, compressed or not. What is
+    /// asked for otherwise takes the place of what it has; later base archives lie over earlier.
+    pub fn base(&mut self, path: impl Into<PathBuf>) -> &mut Builder {
+        let path = path.into();
+        self.push(|| format!("base `{}`", path.display()), What::Base(BaseFrom::Path(path.clone())))
+    }
+
+    /// [`Builder::base`] from memory.
+    pub fn base_bytes(&mut self, bytes: impl Into<Arc<[u8]>>) -> &mut Builder {
+        self.push(|| "the base archive".into(), What::Base(BaseFrom::Bytes(bytes.into())))
+    }
+
+    /// u-root's base archive, with what programs expect besides (`docs/images.md`).
+    pub fn default_base(&mut self) -> &mut Builder {
+        self.push(|| "the default base archive".into(), What::Base(BaseFrom::Default))
+    }
+
+    /// A command of the image in a role: its path, or the name of a program that is put there. For
+    /// [`Role::Uinit`] arguments may follow, quoted as in a shell.
+    pub fn command(&mut self, role: Role, command: impl Into<String>) -> &mut Builder {
+        self.push(|| role.option().to_owned(), What::Command { role, command: command.into() })
+    }
+
+    /// One program under many names: `bbin/bb` with what it needs, and a link for each name.
+    pub fn multicall(
+        &mut self,
+        src: impl Into<PathBuf>,
+        names: impl IntoIterator<Item = impl Into<String>>,
+    ) -> &mut Builder {
+        let src = src.into();
+        let names = names.into_iter().map(Into::into).collect();
+        self.push(
+            || format!("multicall `{}`", src.display()),
+            What::Multicall { src: src.clone(), names },
+        )
+    }
+
+    /// Keep the `init` of the base archive where another one is asked for: that becomes `inito`.
+    /// Otherwise the base's becomes `inito`.
+    pub fn use_init(&mut self, yes: bool) -> &mut Builder {
+        self.use_init = yes;
+        self
     }
 
     /// Where libraries and interpreters are looked for; default `/`.
@@ -258,13 +317,28 @@ impl Builder {
         let mut scan = Scan::new();
         let mut programs = Vec::new();
         let mut needs = Needs::default();
+        let mut bases = Bases::default();
         for (by, what) in &self.requests {
             match what {
+                What::Base(from) => base(&mut bases, from, by, &mut scan),
+                What::Multicall { src, names } => {
+                    let program =
+                        Program { src: absolute(src), dest: b"bbin/bb".to_vec(), by: by.clone() };
+                    programs.push(program);
+                    match multicall_links(names, by) {
+                        Ok(links) => scan.entries.extend(links),
+                        Err(problem) => scan.problems.push(problem),
+                    }
+                }
+                What::Command { .. } => {}
                 What::Modules(request) => needs.modules(by, request, self.arch, &mut scan),
                 _ => self.resolve(by, what, &mut scan, &mut programs),
             }
         }
         needs.finish_modules(&mut scan);
+        self.commands(&bases, &programs, &mut scan);
+        let own_init = programs.iter_mut().find(|program| program.dest == b"init");
+        bases.finish(self.use_init, own_init, &mut scan);
         // Programs come last: what else is in the image can be the interpreter of a script.
         let resolver = Resolver::new(self.arch, &self.sysroot)
             .library_dirs(self.library_dirs.iter().cloned())
@@ -278,9 +352,30 @@ impl Builder {
         }
     }
 
+    /// Adds the links of commands: everything they can lead to is known by now.
+    fn commands(&self, bases: &Bases, programs: &[Program], scan: &mut Scan) {
+        let mut named: Vec<Vec<u8>> = programs.iter().map(|program| program.dest.clone()).collect();
+        let link = |entry: &&Entry| entry.path.starts_with(b"bbin/");
+        named.extend(scan.entries.iter().filter(link).map(|entry| entry.path.clone()));
+        for (by, what) in &self.requests {
+            let What::Command { role, command } = what else { continue };
+            let present = |path: &[u8]| {
+                bases.has(path)
+                    || named.iter().any(|known| known == path)
+                    || scan.entries.iter().any(|entry| entry.path == path)
+            };
+            match uroot::entries(*role, command, by, &named, &present) {
+                Ok(entries) => scan.entries.extend(entries),
+                Err(problem) => scan.problems.push(problem),
+            }
+        }
+    }
+
     fn resolve(&self, by: &Request, what: &What, scan: &mut Scan, programs: &mut Vec<Program>) {
         let dest = match what {
-            What::Modules(_) => return,
+            What::Modules(_) | What::Base(_) | What::Command { .. } | What::Multicall { .. } => {
+                return;
+            }
             What::File { src, dest: None, .. }
             | What::Tree { src, dest: None }
             | What::Binary { src, dest: None } => {
@@ -311,7 +406,10 @@ impl Builder {
                 What::File { src, .. } | What::Tree { src, .. } | What::Binary { src, .. } => {
                     src.as_os_str()
                 }
-                What::Modules(_) => return,
+                What::Modules(_)
+                | What::Base(_)
+                | What::Command { .. }
+                | What::Multicall { .. } => return,
             };
             return scan.problems.push(refuse(given, super::entry::PathProblem::Empty));
         }
@@ -320,7 +418,7 @@ impl Builder {
                 let reason = Reason::Asked(by.clone());
                 scan.file(&absolute(src), path, self.attributes, reason, *follow);
             }
-            What::Modules(_) => {}
+            What::Modules(_) | What::Base(_) | What::Command { .. } | What::Multicall { .. } => {}
             What::Binary { src, .. } => {
                 programs.push(Program { src: absolute(src), dest: path, by: by.clone() });
             }
@@ -342,6 +440,21 @@ impl Builder {
             }
         }
     }
+}
+
+fn base(bases: &mut Bases, from: &BaseFrom, by: &Request, scan: &mut Scan) {
+    let source = match from {
+        BaseFrom::Default => return bases.lay_default(scan),
+        BaseFrom::Bytes(bytes) => Source::Bytes(bytes.clone()),
+        BaseFrom::Path(path) => match Source::open(path) {
+            Ok(source) => source,
+            Err(source) => {
+                let (path, by) = (path.clone(), by.clone());
+                return scan.problems.push(Problem::Read { path, by, source });
+            }
+        },
+    };
+    bases.add(&source, by, scan);
 }
 
 /// What Linux would not take as a symbolic link's text.

@@ -54,7 +54,7 @@ impl Needs {
         for Program { src, dest, by } in programs {
             match resolver.program(src, dest, &|path| present.contains(path)) {
                 Ok(closure) => {
-                    scan.notices.extend(closure.notes.iter().map(|note| format!("{by}: {note:?}")));
+                    scan.notices.extend(closure.notes.iter().map(|note| format!("{by}: {note}")));
                     for item in closure.items {
                         // Libraries that several programs need are looked at once.
                         if matches!(item.reason, closure::Reason::Requested)
@@ -201,6 +201,14 @@ fn add(item: Item, by: &Request, attributes: Attributes, scan: &mut Scan) {
     match source {
         Source::File(path) => scan.file(&path, dest, attributes, reason, true),
         Source::Bytes(bytes) => scan.entries.push(generated(dest, bytes, reason)),
+        Source::Dir => scan.entries.push(Entry {
+            path: dest,
+            kind: Kind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            reason,
+        }),
         Source::Symlink(target) => scan.entries.push(Entry {
             path: dest,
             kind: Kind::Symlink { target },

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::archive::ArchiveError;
 use super::entry::{PathProblem, Request, Shown};
 use super::{closure, modules};
 use crate::formats::cpio;
@@ -98,6 +99,14 @@ pub enum Problem {
         /// What is wrong with its text.
         what: &'static str,
     },
+    /// A base archive cannot be used.
+    #[error("{by}: {problem}")]
+    Base {
+        /// Who asked for it.
+        by: Request,
+        /// What is wrong.
+        problem: ArchiveError,
+    },
     /// A program lacks something, or is none.
     #[error("{by}: {problem}")]
     Closure {
@@ -159,6 +168,8 @@ impl Problem {
                 "pass it with `--share` (9p), `--ro-dir` (vfat) or `--drive`".into()
             }
             Problem::Changed { .. } => "try again when nothing writes to it".into(),
+            Problem::Base { problem, .. } => return problem.hint(),
+            Problem::Closure { problem, .. } => return problem.hint(),
             Problem::Request { hint, .. } => return hint.clone(),
             _ => return None,
         })
