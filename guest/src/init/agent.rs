@@ -55,7 +55,8 @@ pub(crate) struct Start {
 }
 
 struct Agent {
-    control: Control,
+    /// `None` once the host is gone.
+    control: Option<Control>,
     stdin: Option<Stdin>,
     stdout: Option<File>,
     stderr: Option<File>,
@@ -85,13 +86,13 @@ enum Next {
 
 pub(crate) fn run(start: Start) -> ! {
     let Start { ports, notices, modules, init_secs, reaper, events, sender } = start;
-    let for_thread = match ports.control.try_clone() {
-        Ok(port) => port,
-        Err(error) => panic!("cannot share the control port: {error}"),
-    };
+    let shared = Control::new(ports.control)
+        .and_then(|control| Ok((control.reader()?, control)))
+        .unwrap_or_else(|error| panic!("cannot use the control port: {error}"));
+    let (requests, control) = shared;
     let stdin = ports.stdin.and_then(|port| Stdin::start(port).ok());
     let mut agent = Agent {
-        control: Control::new(ports.control),
+        control: Some(control),
         stdin,
         stdout: ports.stdout,
         stderr: ports.stderr,
@@ -101,14 +102,16 @@ pub(crate) fn run(start: Start) -> ! {
         running: None,
         commands: 0,
     };
+    if let Some(control) = &agent.control {
+        control.wait_for_host();
+    }
     agent.send(&Message::Hello(hello(ports.names, modules, init_secs)));
     for text in notices {
         log(&text);
         agent.notice(text);
     }
-    // Only now: sending hello has waited for the host to connect, so that reading nothing means
-    // that it is gone.
-    std::thread::spawn(move || read_requests(for_thread, &sender));
+    // Reading nothing means that the host is gone: it was there for hello.
+    std::thread::spawn(move || read_requests(requests, &sender));
 
     while let Ok(event) = events.recv() {
         if let Next::End = agent.handle(event) {
@@ -143,10 +146,11 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 }
 
 impl Agent {
-    /// A host that cannot be written to is gone; the thread that reads says so.
+    /// A host that cannot be written to is gone; the thread that reads says so as well.
     fn send(&mut self, message: &Message) {
-        if let Err(error) = self.control.send(message) {
+        if let Some(Err(error)) = self.control.as_mut().map(|control| control.send(message)) {
             log(&format!("cannot write to the control port: {error}"));
+            self.control = None;
         }
     }
 
