@@ -5,4 +5,5 @@
 
 pub mod elf;
 pub mod glob;
+pub mod kmod;
 pub mod ldcache;
