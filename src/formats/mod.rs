@@ -7,5 +7,6 @@ pub mod cpio;
 pub mod elf;
 pub mod glob;
 pub mod kernel;
+pub mod kmod;
 pub mod ldcache;
 pub mod lz4;

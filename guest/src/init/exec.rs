@@ -28,7 +28,10 @@ const PIPE_BYTES: usize = 1 << 20;
 /// What every command finds in its environment unless the host, or the kernel's command line, says
 /// otherwise.
 const DEFAULT_ENV: &[(&str, &str)] = &[
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bbin:/ubin"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bbin:/ubin:/.vmtest/bin",
+    ),
     ("TERM", "linux"),
     ("USER", "root"),
     ("LOGNAME", "root"),
