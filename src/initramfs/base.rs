@@ -132,11 +132,11 @@ impl Base {
 /// They are in its data, one after the other, each with a NUL behind it, in byte order, from `[` on
 /// (`include/applet_tables.h`).
 fn applets(busybox: &[u8]) -> Vec<&str> {
-    const START: &[u8] = b"\0[\0[[\0";
+    const START: &[u8] = b"[\0[[\0";
     let start = busybox.windows(START.len()).position(|window| window == START);
     let Some(start) = start else { return vec!["sh"] };
     let mut names = Vec::new();
-    for name in busybox[start + 1..].split(|byte| *byte == 0) {
+    for name in busybox[start..].split(|byte| *byte == 0) {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"[-_.".contains(byte);
         match std::str::from_utf8(name) {
             Ok(text) if !name.is_empty() && name.len() < 32 && name.iter().all(plain) => {

@@ -108,15 +108,11 @@ impl Machine {
         }
         // The self-tests of the kernel's cipher modules take some 100 ms emulated.
         planner.kernel("cryptomgr.notests")?;
-        if matches!(arch, Arch::Amd64 | Arch::I386) {
-            // Asking the BIOS for disk geometries; there are none.
-            planner.kernel("edd=off")?;
-            if self.accel == Accel::Tcg {
-                // Workarounds for leaks of real processors make emulated code only slower.
-                planner.kernel("mitigations=off")?;
-                // The emulated timers are not wired as the check expects on slow hosts.
-                planner.kernel("no_timer_check")?;
-            }
+        if matches!(arch, Arch::Amd64 | Arch::I386) && self.accel == Accel::Tcg {
+            // Workarounds for leaks of real processors make emulated code only slower.
+            planner.kernel("mitigations=off")?;
+            // The emulated timers are not wired as the check expects on slow hosts.
+            planner.kernel("no_timer_check")?;
         }
         Ok(())
     }
