@@ -2,3 +2,5 @@
 //!
 //! Nothing here opens a file, reads a clock or looks at the environment; that is what makes the
 //! formats fuzzable.
+
+pub mod fat;
