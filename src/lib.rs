@@ -18,4 +18,5 @@ pub mod initramfs;
 pub mod quote;
 pub mod size;
 mod sys;
+pub mod vfat;
 pub mod vm;
