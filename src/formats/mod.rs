@@ -5,6 +5,7 @@
 
 pub mod cpio;
 pub mod elf;
+pub mod fat;
 pub mod glob;
 pub mod kernel;
 pub mod kmod;
