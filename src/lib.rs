@@ -20,6 +20,7 @@ pub mod options;
 pub mod plan;
 pub mod qemu;
 pub mod quote;
+pub mod report;
 pub mod size;
 mod sys;
 pub mod vfat;

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accel::Accel;
 use crate::arch::{Arch, UnsupportedArch};
 use crate::duration;
 use crate::plan::FIRST_FD;
-use crate::qemu::{Accel, Device, Machine};
+use crate::qemu::{Device, Machine};
 use crate::quote;
 
 /// Bytes of memory a guest gets when nothing is said: 512 MiB.

@@ -16,22 +16,33 @@ apt_sources() {
       suite !~ "^" name { if ($3 ~ "^" name) suite = $3; else next }
       !seen[$1, suite]++ { print $1, suite }'
 }
-apt_mirror() { # of the release itself, not of its updates
+# Debian's mirror: the machine's own on Debian. Elsewhere somebody has to name one.
+apt_mirror() {
   local mirror
-  mirror=$(apt_sources | awk -v name="$os_codename" '$2 == name { print $1; exit }')
-  [ -n "$mirror" ] || fail 69 "apt's sources name no mirror of $os_name (${os_codename:-unknown release})" \
-    "add one to /etc/apt/sources.list, or get everything from Nix: nix run"
+  if [ -n "${VMTEST_DEBIAN_MIRROR-}" ]; then
+    mirror=$VMTEST_DEBIAN_MIRROR
+  elif [ "$os_id" = debian ]; then
+    mirror=$(apt_sources | awk -v name="$os_codename" '$2 == name { print $1; exit }')
+  else
+    fail 69 "$os_name has no kernels for other architectures" \
+      "name a mirror of Debian: VMTEST_DEBIAN_MIRROR=http://…/debian; or use Nix"
+  fi
+  [ -n "$mirror" ] || fail 69 "apt's sources name no mirror of Debian ${os_codename:-(unknown release)}" \
+    "add one to /etc/apt/sources.list, or set VMTEST_DEBIAN_MIRROR"
+  [ -e "$debian_keys" ] || fail 69 "there are no keys of Debian's archive to check packages with" \
+    "sudo apt-get install debian-archive-keyring"
   echo "$mirror"
 }
+debian_keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # apt_state NAME ARCH STATUS SOURCES: sets apt_opts; SOURCES are lines "URI SUITE". STATUS is the
 # dpkg status to resolve against: the machine's, or /dev/null for "nothing is installed". Jobs of one
 # run that give the same NAME share the lists, which the first of them fetches.
 apt_state() {
-  local state=$work/apt-$1 uri suite keyring='' status=$3
-  if [ "$os_id" = debian ] && [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
-    keyring=' signed-by=/usr/share/keyrings/debian-archive-keyring.gpg'
-  fi
+  local state=$work/apt-$1 uri suite keyring='' components=main status=$3
+  # Packages of Debian are signed by Debian's keys alone; those of another system by the keys that
+  # its apt trusts.
+  if [ "$os_id" = debian ] || [ "$status" = /dev/null ]; then keyring=" signed-by=$debian_keys"; else components='main universe'; fi
   mkdir -p "$state"/{lists/partial,archives/partial}
   if [ "$status" = /dev/null ]; then status=$state/status && : >>"$status"; fi
   apt_opts=(-q
@@ -47,7 +58,7 @@ apt_state() {
     flock 8
     [ ! -e "$state/updated" ] || return 0
     while read -r uri suite; do
-      echo "deb [arch=$2$keyring] $uri $suite main"
+      echo "deb [arch=$2$keyring] $uri $suite $components"
     done <<<"$4" >"$state/sources.list"
     # A mirror that is being updated serves lists that do not match for a moment.
     local try
@@ -55,6 +66,9 @@ apt_state() {
       if apt-get "${apt_opts[@]}" -o APT::Update::Error-Mode=any update; then touch "$state/updated" && return 0; fi
       sleep $((try * 2))
     done
+    # One list of several may be broken for longer; without any there is nothing to go on with.
+    [ -n "$(find "$state/lists" -name '*_Packages' -size +0 -print -quit)" ] ||
+      fail 69 "cannot fetch the package lists of $(paste -sd, <<<"$4")" "is the network up? the log says more: $cache/log"
     echo "apt's lists are incomplete; going on with what is there"
     touch "$state/updated"
   } 8>"$state/lock"
@@ -63,11 +77,6 @@ apt_release() { # SUITE ARCH: packages of a release as such, whatever the machin
   local arch
   arch=$(debian_arch "$2")
   apt_state "$1-$arch" "$arch" /dev/null "$(apt_mirror) $1"
-}
-apt_own_release() { # the machine's release and arch
-  local arch
-  arch=$(dpkg --print-architecture)
-  apt_state "$os_codename-$arch" "$arch" /dev/null "$(apt_mirror) $os_codename"
 }
 apt_install_list() { # PACKAGE...: NAME=VERSION of everything that an installation would bring
   apt-get "${apt_opts[@]}" -s install "$@" | awk '/^Inst / { for (i = 3; $i !~ /^\(/;) i++; print $2 "=" substr($i, 2) }'

@@ -77,17 +77,16 @@ qemu_from_system() { # FAMILY NEW
 # fetched, and QEMU runs with the machine's libraries plus those. Else QEMU comes from a newer
 # release with everything down to its own C library, and is started through its own ld.so.
 qemu_from_packages() { # FAMILY NEW
-  local family=$1 new=$2 debs=$work/debs-qemu-$1 host list mirror suite
+  local family=$1 new=$2 debs=$work/debs-qemu-$1 host list suite
   host=$(dpkg --print-architecture)
-  mirror=$(apt_mirror)
   for suite in $(qemu_suites); do
     case $suite in
     "$os_codename"*)
-      apt_state "$suite" "$host" /var/lib/dpkg/status "$(apt_sources && echo "$mirror $suite")"
+      apt_state "$suite" "$host" /var/lib/dpkg/status "$(apt_sources && { [ "$suite" = "$os_codename" ] || echo "$(apt_mirror) $suite"; })"
       list=$(apt_install_list -t "$suite" "qemu-system-$family") || continue
       ;;
     *)
-      apt_state "$suite-$host" "$host" /dev/null "$mirror $suite"
+      apt_state "$suite-$host" "$host" /dev/null "$(apt_mirror) $suite"
       list=$(apt_install_list "qemu-system-$family") || continue
       ;;
     esac
@@ -105,12 +104,11 @@ qemu_from_packages() { # FAMILY NEW
   done
   fail 69 "no QEMU 10 or newer in $(qemu_suites | tr '\n' ' ')of $os_name" "install one yourself, so that $(qemu_program "$(qemu_arches "$family" | cut -d' ' -f1)") is on PATH, or use Nix"
 }
-qemu_suites() { # to try, in this order
+qemu_suites() { # to try, in this order; another release's is Debian's
   case $os_id-$os_codename in
   debian-bookworm) printf '%s\n' bookworm-backports trixie ;;
-  debian-*) printf '%s\n' "$os_codename" ;;
-  ubuntu-*) printf '%s\n' "$os_codename" questing resolute ;; # untested; 24.04 has 8.2, 25.10 has 10.1
-  *) fail 69 "this script knows Debian and Ubuntu, not \`${os_id:-an unknown system}\`" "put QEMU 10 or newer on PATH, or use Nix" ;;
+  debian-trixie) echo trixie ;;
+  *) printf '%s\n' "$os_codename" trixie ;; # Ubuntu: untested; 24.04 has 8.2, 25.10 has 10.1
   esac
 }
 qemu_new_enough() { # FAMILY LIST

@@ -19,12 +19,12 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The user's command line is wrong.
-    pub(crate) fn usage(error: &(dyn Error), hint: Option<String>) -> Failure {
+    pub(crate) fn usage(error: &dyn Error, hint: Option<String>) -> Failure {
         Failure { code: USAGE, text: chain(error), hint }
     }
 
     /// Something that is needed is missing or unusable.
-    pub(crate) fn unavailable(error: &(dyn Error), hint: Option<String>) -> Failure {
+    pub(crate) fn unavailable(error: &dyn Error, hint: Option<String>) -> Failure {
         Failure { code: UNAVAILABLE, text: chain(error), hint }
     }
 

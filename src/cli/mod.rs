@@ -1,8 +1,10 @@
 //! The command line: flags to options, progress and verdict to the terminal, exit codes.
 
+mod artifacts;
 mod assets;
 mod env;
 mod error;
+mod events;
 mod generate;
 mod image;
 mod interrupt;
@@ -108,7 +110,8 @@ mod tests {
 
     #[test]
     fn run_is_the_default() {
-        for words in [&["vmtest", "--arch", "arm", "--", "ls"][..], &["vmtest", "run", "--", "ls"]] {
+        for words in [&["vmtest", "--arch", "arm", "--", "ls"][..], &["vmtest", "run", "--", "ls"]]
+        {
             let cli = Cli::try_parse_from(words).unwrap();
             let args = match cli.command {
                 Some(Commands::Run(args)) => args,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use vmtest::accel::AccelOption;
 use vmtest::arch::Arch;
 use vmtest::qemu::{Drive, UserNet};
 use vmtest::size::Bytes;
@@ -75,8 +76,8 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
     pub(crate) cpus: u32,
     /// Accelerator: auto proves KVM by running guest code and says what it took and why
-    #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto", help_heading = "Machine")]
-    pub(crate) accel: AccelArg,
+    #[arg(long, value_name = "auto|kvm|tcg", default_value = "auto", value_parser = accel(), help_heading = "Machine")]
+    pub(crate) accel: AccelOption,
 
     /// Environment of COMMAND; repeats
     #[arg(long, value_name = "K=V", help_heading = "Command")]
@@ -131,20 +132,15 @@ pub(crate) struct ShellArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// `--accel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum AccelArg {
-    /// KVM if it really works for this guest, else emulation.
-    Auto,
-    /// KVM, or an error.
-    Kvm,
-    /// Emulation.
-    Tcg,
-}
-
 fn arch() -> ValueParser {
     ValueParser::new(|text: &str| {
         text.parse::<Arch>().map_err(|error| format!("{error}\nhint: {}", error.hint()))
+    })
+}
+
+fn accel() -> ValueParser {
+    ValueParser::new(|text: &str| {
+        text.parse::<AccelOption>().map_err(|error| format!("{error}\nhint: {}", error.hint()))
     })
 }
 

@@ -5,7 +5,9 @@
 
 pub mod cpio;
 pub mod elf;
+pub mod fat;
 pub mod glob;
 pub mod kernel;
+pub mod kmod;
 pub mod ldcache;
 pub mod lz4;

@@ -100,20 +100,15 @@ impl Base {
     fn add_modules(&self, dir: &Path, builder: &mut Builder) -> Result<(), BaseError> {
         let modules = Modules::open(dir)
             .map_err(|source| BaseError::Modules { dir: dir.to_owned(), source })?;
-        let options = SelectOptions::default();
-        let mut requests: Vec<Request> = self.modules.iter().map(Request::new).collect();
-        for name in &self.optional_modules {
-            let request = Request::new(name);
-            if modules.select(std::slice::from_ref(&request), &options).is_ok() {
-                requests.push(request);
-            }
-        }
+        let required = self.modules.iter().map(Request::new);
+        let optional = self.optional_modules.iter().map(Request::optional);
+        let requests: Vec<Request> = required.chain(optional).collect();
         let selection = modules
-            .select(&requests, &options)
+            .select(&requests, &SelectOptions::default())
             .map_err(|source| BaseError::Select { dir: dir.to_owned(), source })?;
         builder.by("a kernel module that the options need");
         let mut list = String::new();
-        for module in &selection.modules {
+        for module in selection.modules.iter().filter(|module| module.load) {
             let loaded = modules
                 .load(module, self.arch)
                 .map_err(|source| BaseError::Load { name: module.name.clone(), source })?;
@@ -132,11 +127,11 @@ impl Base {
 /// They are in its data, one after the other, each with a NUL behind it, in byte order, from `[` on
 /// (`include/applet_tables.h`).
 fn applets(busybox: &[u8]) -> Vec<&str> {
-    const START: &[u8] = b"\0[\0[[\0";
+    const START: &[u8] = b"[\0[[\0";
     let start = busybox.windows(START.len()).position(|window| window == START);
     let Some(start) = start else { return vec!["sh"] };
     let mut names = Vec::new();
-    for name in busybox[start + 1..].split(|byte| *byte == 0) {
+    for name in busybox[start..].split(|byte| *byte == 0) {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"[-_.".contains(byte);
         match std::str::from_utf8(name) {
             Ok(text) if !name.is_empty() && name.len() < 32 && name.iter().all(plain) => {

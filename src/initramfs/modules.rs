@@ -14,15 +14,49 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::arch::Arch;
+use crate::formats::glob;
+use crate::formats::kmod::{self, ModInfo, ModInfoError, normal_name};
+use crate::initramfs::closure::Target;
+
+mod select;
 
 /// The modules of one kernel release.
 #[derive(Debug)]
 pub struct Modules {
     dir: PathBuf,
     release: String,
+    /// `modules.dep`, `None` if there is none.
+    dep: Option<Index>,
+    builtin: HashSet<String>,
+    softdep: String,
+    weakdep: String,
+    /// What lies on disk, for when `modules.dep` is wrong.
+    on_disk: OnceLock<Index>,
+    /// `modules.alias`.
+    aliases: OnceLock<String>,
+    builtin_aliases: OnceLock<Vec<(String, String)>>,
+}
+
+/// Module files by name.
+#[derive(Debug, Default)]
+struct Index {
+    text: String,
+    files: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Relative to the module directory.
+    path: String,
+    /// The part of `Index::text` with what it depends on; `None`: ask the module itself.
+    deps: Option<std::ops::Range<usize>>,
 }
 
 /// A module that the user wants, by name, by alias (`fs-vfat`, `pci:v00001AF4d…`) or by path.
@@ -32,6 +66,9 @@ pub struct Request {
     pub name: String,
     /// Parameters for loading it, `key=value` separated by spaces; default none.
     pub params: String,
+    /// Whether its absence is a note and not a problem; default false. `modules.dep` is then
+    /// believed when it does not have the module.
+    pub optional: bool,
 }
 
 /// What to take along with the requested modules.
@@ -119,6 +156,11 @@ pub enum ModuleNote {
         /// The module's name.
         name: String,
     },
+    /// Optional requests that do not exist: all of them in one note.
+    MissingOptional {
+        /// The names or aliases.
+        names: Vec<String>,
+    },
     /// Soft or weak dependencies that do not exist: all of them in one note.
     MissingSoft {
         /// (who asked, what is missing).
@@ -164,6 +206,15 @@ pub struct FirmwareFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleProblem {
+    /// A directory or file cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No such module, built in or not.
     #[error("kernel {release} has no module `{name}`")]
     Unknown {
@@ -172,6 +223,82 @@ pub enum ModuleProblem {
         /// The kernel's release.
         release: String,
     },
+    /// A module that others cannot do without is missing.
+    #[error("module `{name}` not found, needed by {}", .chain.join(" <- "))]
+    MissingDependency {
+        /// The missing module.
+        name: String,
+        /// Who needs it, up to the requested module.
+        chain: Vec<String>,
+    },
+    /// Modules that need each other.
+    #[error("modules need each other: {}", .cycle.join(" -> "))]
+    Cycle {
+        /// The names, the first one again at the end.
+        cycle: Vec<String>,
+    },
+    /// Longer than any real chain of dependencies; `modules.dep` must be damaged.
+    #[error("more than {limit} modules in one chain of dependencies, from `{name}`")]
+    TooDeep {
+        /// The requested module.
+        name: String,
+        /// The most that is accepted.
+        limit: usize,
+    },
+    /// A file that is no module.
+    #[error("`{}` is no kernel module", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ModInfoError,
+    },
+    /// A module for another machine.
+    #[error("`{}` is a module for {found}, the guest is {wanted}", .path.display())]
+    WrongArch {
+        /// The file.
+        path: PathBuf,
+        /// What it is for.
+        found: Target,
+        /// What the guest is.
+        wanted: Arch,
+    },
+    /// A module of another kernel.
+    #[error("`{}` is a module of kernel {found}, not of {wanted}", .path.display())]
+    WrongRelease {
+        /// The file.
+        path: PathBuf,
+        /// The release it was built for.
+        found: String,
+        /// The release of its directory.
+        wanted: String,
+    },
+}
+
+impl ModuleProblem {
+    /// How to mend it, if that can be said.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ModuleProblem::Unknown { release, .. } => Some(format!(
+                "see `modules.dep` and `modules.builtin` of {release}; after adding modules run `depmod -b ROOT {release}`"
+            )),
+            ModuleProblem::MissingDependency { .. }
+            | ModuleProblem::Cycle { .. }
+            | ModuleProblem::TooDeep { .. } => Some(
+                "install all modules of the kernel and run `depmod -b ROOT RELEASE`".to_owned(),
+            ),
+            ModuleProblem::WrongArch { found, .. } => found.arch().map(|arch| {
+                format!(
+                    "give the modules of the guest's kernel, or boot a guest with `--arch {arch}`"
+                )
+            }),
+            ModuleProblem::WrongRelease { .. } => {
+                Some("give the modules that were built with the kernel".to_owned())
+            }
+            ModuleProblem::Read { .. } | ModuleProblem::Damaged { .. } => None,
+        }
+    }
 }
 
 /// All problems of one selection; never empty.
@@ -181,11 +308,36 @@ pub struct ModuleProblems(Vec<ModuleProblem>);
 impl Modules {
     /// The modules below `dir`, which is `…/lib/modules/RELEASE`.
     ///
+    /// A missing `modules.dep` is no error: dependencies are then read from the modules.
+    ///
     /// # Errors
     /// `dir` is no directory or its index files cannot be read.
     pub fn open(dir: &Path) -> Result<Modules, ModuleProblem> {
-        let release = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Modules { dir: dir.to_owned(), release })
+        let read = |path: &Path, source| ModuleProblem::Read { path: path.to_owned(), source };
+        let full = std::fs::canonicalize(dir).map_err(|e| read(dir, e))?;
+        if !full.is_dir() {
+            return Err(read(dir, io::ErrorKind::NotADirectory.into()));
+        }
+        let release = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = |name: &str| {
+            let path = full.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => Ok(Some(lossy(bytes))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(read(&path, e)),
+            }
+        };
+        Ok(Modules {
+            release,
+            dep: text("modules.dep")?.map(Index::from_dep),
+            builtin: kmod::builtin(&text("modules.builtin")?.unwrap_or_default()).collect(),
+            softdep: text("modules.softdep")?.unwrap_or_default(),
+            weakdep: text("modules.weakdep")?.unwrap_or_default(),
+            on_disk: OnceLock::new(),
+            aliases: OnceLock::new(),
+            builtin_aliases: OnceLock::new(),
+            dir: full,
+        })
     }
 
     /// The kernel's release, which is the directory's name.
@@ -195,7 +347,9 @@ impl Modules {
 
     /// `wanted` with all they depend on, in the order in which to load them.
     ///
-    /// No module file is read unless `modules.dep` is missing or stale.
+    /// No module file is read unless `modules.dep` is missing or does not match the files.
+    /// Dependencies come first, then `pre:` soft ones, the module, `post:` soft ones, weak ones: the
+    /// order of modprobe.
     ///
     /// # Errors
     /// All problems that were found, not only the first.
@@ -204,8 +358,7 @@ impl Modules {
         wanted: &[Request],
         options: &SelectOptions,
     ) -> Result<Selection, ModuleProblems> {
-        let _ = (wanted, options, &self.dir);
-        Ok(Selection::default())
+        select::select(self, wanted, options).map_err(ModuleProblems)
     }
 
     /// Reads, decompresses and checks one module: machine, and release in `vermagic`.
@@ -213,22 +366,174 @@ impl Modules {
     /// # Errors
     /// Unreadable, damaged, for another machine or another kernel.
     pub fn load(&self, module: &SelectedModule, arch: Arch) -> Result<LoadedModule, ModuleProblem> {
-        let _ = (module, arch);
-        Ok(LoadedModule { bytes: Vec::new(), firmware: Vec::new() })
+        let path = &module.host_path;
+        let (bytes, info) = read_module(path)?;
+        let found = Target {
+            class64: info.class64,
+            little_endian: info.little_endian,
+            machine: info.machine,
+        };
+        if found != Target::of(arch) {
+            return Err(ModuleProblem::WrongArch { path: path.clone(), found, wanted: arch });
+        }
+        match info.release() {
+            Some(found) if found != self.release => Err(ModuleProblem::WrongRelease {
+                path: path.clone(),
+                found: found.to_owned(),
+                wanted: self.release.clone(),
+            }),
+            _ => {
+                let firmware = info.values("firmware").map(str::to_owned).collect();
+                Ok(LoadedModule { bytes, firmware })
+            }
+        }
     }
 
     /// Looks the firmware `names` up in `dir` (`…/lib/firmware`) as the kernel does:
     /// `updates/RELEASE`, `updates`, `RELEASE`, then `dir` itself; plain, `.zst`, `.xz`.
+    ///
+    /// A name may be a pattern in its last component, as some modules have it.
     pub fn firmware(&self, names: &[String], dir: &Path) -> Firmware {
-        let _ = (names, dir);
-        Firmware::default()
+        let updates = format!("updates/{}", self.release);
+        let places = [updates.as_str(), "updates", &self.release, ""];
+        let mut firmware = Firmware::default();
+        let mut seen = HashSet::new();
+        for name in names.iter().filter(|name| seen.insert(name.as_str())) {
+            let legal = !name.split('/').any(|part| matches!(part, "" | "." | ".."));
+            let found = places.iter().find_map(|place| {
+                let files = firmware_in(dir, place, name);
+                (legal && !files.is_empty()).then_some(files)
+            });
+            match found {
+                Some(files) => firmware.files.extend(files),
+                None => firmware.missing.push(name.clone()),
+            }
+        }
+        firmware
     }
+
+    /// Names of modules with an alias that matches, first those of files, else built-in ones.
+    fn by_alias(&self, alias: &str) -> Vec<String> {
+        let alias = normal_name(alias);
+        let mut names: Vec<String> =
+            kmod::find_aliases(self.aliases(), &alias).into_iter().map(normal_name).collect();
+        if names.is_empty() {
+            let builtin = self.builtin_aliases().iter();
+            let fits = |pattern: &str| glob::matches(pattern.as_bytes(), alias.as_bytes());
+            names = builtin.filter(|(p, _)| fits(p)).map(|(_, name)| name.clone()).collect();
+        }
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+
+    fn aliases(&self) -> &str {
+        self.aliases.get_or_init(|| {
+            let bytes = std::fs::read(self.dir.join("modules.alias")).unwrap_or_default();
+            lossy(bytes)
+        })
+    }
+
+    fn builtin_aliases(&self) -> &[(String, String)] {
+        self.builtin_aliases.get_or_init(|| {
+            let bytes = std::fs::read(self.dir.join("modules.builtin.modinfo")).unwrap_or_default();
+            kmod::builtin_modinfo(&bytes)
+                .filter(|(_, key, _)| *key == "alias")
+                .map(|(name, _, pattern)| (normal_name(pattern), normal_name(name)))
+                .collect()
+        })
+    }
+
+    /// The files that are really there.
+    fn on_disk(&self) -> &Index {
+        self.on_disk.get_or_init(|| {
+            let mut index = Index::default();
+            let walk = walkdir::WalkDir::new(&self.dir).sort_by_file_name().into_iter();
+            // `build` and `source` link to the kernel's source.
+            let files =
+                walk.filter_entry(|e| !matches!(e.file_name().to_str(), Some("build" | "source")));
+            for file in files.flatten().filter(|e| !e.file_type().is_dir()) {
+                let Some(path) = file.path().strip_prefix(&self.dir).ok().and_then(Path::to_str)
+                else {
+                    continue;
+                };
+                if let Some(name) = kmod::module_name(path) {
+                    let entry = Entry { path: path.to_owned(), deps: None };
+                    index.files.entry(name).or_insert(entry);
+                }
+            }
+            index
+        })
+    }
+}
+
+/// Text of an index file; names in it are ASCII.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+impl Index {
+    fn from_dep(text: String) -> Index {
+        let mut files = HashMap::new();
+        for (path, deps) in kmod::dep_lines(&text) {
+            let start = deps.as_ptr() as usize - text.as_ptr() as usize;
+            let deps = Some(start..start + deps.len());
+            if let Some(name) = kmod::module_name(path) {
+                files.insert(name, Entry { path: path.to_owned(), deps });
+            }
+        }
+        Index { text, files }
+    }
+}
+
+/// The files of one firmware directory that `name` stands for.
+fn firmware_in(dir: &Path, place: &str, name: &str) -> Vec<FirmwareFile> {
+    let (parent, file) = name.rsplit_once('/').unwrap_or(("", name));
+    let below: Vec<&str> = [place, parent].into_iter().filter(|part| !part.is_empty()).collect();
+    let below = below.join("/");
+    let folder = dir.join(&below);
+    let found = |stem: &str| {
+        [("", Compression::None), (".zst", Compression::Zstd), (".xz", Compression::Xz)]
+            .into_iter()
+            .map(|(suffix, compression)| (folder.join(format!("{stem}{suffix}")), compression))
+            .find(|(path, _)| path.is_file())
+            .map(|(host_path, compression)| FirmwareFile {
+                host_path,
+                dest: ["lib/firmware", &below, stem]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("/")
+                    .into_bytes(),
+                compression,
+            })
+    };
+    if !file.contains(['*', '?', '[']) {
+        return found(file).into_iter().collect();
+    }
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut stems: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| {
+            let stem = name.strip_suffix(".zst").or_else(|| name.strip_suffix(".xz"));
+            stem.map(str::to_owned).unwrap_or(name)
+        })
+        .filter(|stem| glob::matches(file.as_bytes(), stem.as_bytes()))
+        .collect();
+    stems.sort();
+    stems.dedup();
+    stems.iter().filter_map(|stem| found(stem)).collect()
 }
 
 impl Request {
     /// The module `name` without parameters.
     pub fn new(name: impl Into<String>) -> Request {
-        Request { name: name.into(), params: String::new() }
+        Request { name: name.into(), params: String::new(), optional: false }
+    }
+
+    /// The module `name`, if the kernel has it.
+    pub fn optional(name: impl Into<String>) -> Request {
+        Request { optional: true, ..Request::new(name) }
     }
 }
 
@@ -238,17 +543,59 @@ impl Default for SelectOptions {
     }
 }
 
+impl Compression {
+    /// The compression that a file name tells.
+    pub fn of(path: &Path) -> Compression {
+        match path.extension().and_then(|ext| ext.to_str()) {
+            Some("gz") => Compression::Gzip,
+            Some("xz") => Compression::Xz,
+            Some("zst") => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+}
+
+/// The most that a compressed file may become; the largest module has 60 MB with debug data.
+const MAX_BYTES: u64 = 1 << 30;
+
 /// The bytes of a possibly compressed module or firmware file, decompressed.
 ///
 /// # Errors
-/// The file cannot be read or is damaged.
-pub fn read_compressed(path: &Path, compression: Compression) -> std::io::Result<Vec<u8>> {
-    let _ = compression;
-    std::fs::read(path)
+/// The file cannot be read, is damaged, or becomes larger than 1 GiB.
+pub fn read_compressed(path: &Path, compression: Compression) -> io::Result<Vec<u8>> {
+    let packed = std::fs::read(path)?;
+    let mut decoder: Box<dyn Read + '_> = match compression {
+        Compression::None => return Ok(packed),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(&packed[..])),
+        Compression::Xz => Box::new(liblzma::read::XzDecoder::new_multi_decoder(&packed[..])),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(&packed[..])?),
+    };
+    let mut bytes = Vec::with_capacity(packed.len().saturating_mul(4).min(MAX_BYTES as usize));
+    decoder.by_ref().take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "over 1 GiB when decompressed"));
+    }
+    Ok(bytes)
 }
 
-impl std::fmt::Display for ModuleProblems {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// A module file, decompressed, and what it says about itself.
+fn read_module(path: &Path) -> Result<(Vec<u8>, ModInfo), ModuleProblem> {
+    let bytes = read_compressed(path, Compression::of(path))
+        .map_err(|source| ModuleProblem::Read { path: path.to_owned(), source })?;
+    let info = kmod::modinfo(&bytes)
+        .map_err(|source| ModuleProblem::Damaged { path: path.to_owned(), source })?;
+    Ok((bytes, info))
+}
+
+impl ModuleProblems {
+    /// The problems, in the order found.
+    pub fn iter(&self) -> impl Iterator<Item = &ModuleProblem> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for ModuleProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.0.iter().enumerate() {
             if i > 0 {
                 writeln!(f)?;
@@ -260,3 +607,25 @@ impl std::fmt::Display for ModuleProblems {
 }
 
 impl std::error::Error for ModuleProblems {}
+
+impl fmt::Display for ModuleNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModuleNote::Builtin { name } => write!(f, "module `{name}` is built into the kernel"),
+            ModuleNote::MissingOptional { names } => {
+                write!(f, "the kernel does not have {}", names.join(", "))
+            }
+            ModuleNote::MissingSoft { missing } => {
+                let names: Vec<_> =
+                    missing.iter().map(|(of, name)| format!("{name} (for {of})")).collect();
+                write!(f, "soft dependencies that do not exist: {}", names.join(", "))
+            }
+            ModuleNote::Rebuilt { why } => {
+                write!(f, "dependencies read from the modules themselves: {why}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

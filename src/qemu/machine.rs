@@ -2,28 +2,10 @@
 //! with them.
 
 use super::{Device, QemuOpt};
+use crate::accel::Accel;
 use crate::arch::Arch;
 use crate::options::KernelLog;
 use crate::plan::{CONSOLE, ChannelKind, MONITOR, PlanError, Planner};
-
-/// How guest code is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Accel {
-    /// By the host's processor. Only for guests of the host's architecture.
-    Kvm,
-    /// By emulation.
-    Tcg,
-}
-
-impl Accel {
-    /// QEMU's name of it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Accel::Kvm => "kvm",
-            Accel::Tcg => "tcg",
-        }
-    }
-}
 
 /// What every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -126,15 +108,11 @@ impl Machine {
         }
         // The self-tests of the kernel's cipher modules take some 100 ms emulated.
         planner.kernel("cryptomgr.notests")?;
-        if matches!(arch, Arch::Amd64 | Arch::I386) {
-            // Asking the BIOS for disk geometries; there are none.
-            planner.kernel("edd=off")?;
-            if self.accel == Accel::Tcg {
-                // Workarounds for leaks of real processors make emulated code only slower.
-                planner.kernel("mitigations=off")?;
-                // The emulated timers are not wired as the check expects on slow hosts.
-                planner.kernel("no_timer_check")?;
-            }
+        if matches!(arch, Arch::Amd64 | Arch::I386) && self.accel == Accel::Tcg {
+            // Workarounds for leaks of real processors make emulated code only slower.
+            planner.kernel("mitigations=off")?;
+            // The emulated timers are not wired as the check expects on slow hosts.
+            planner.kernel("no_timer_check")?;
         }
         Ok(())
     }
@@ -149,7 +127,7 @@ impl Device for Machine {
         planner.qemu_flag("-no-user-config");
         planner.qemu("-display", QemuOpt::new("none"));
         planner.qemu("-machine", self.board(arch));
-        planner.qemu("-accel", QemuOpt::new(self.accel.name()));
+        planner.qemu("-accel", QemuOpt::new(self.accel.to_string()));
         planner.qemu("-cpu", QemuOpt::verbatim(self.cpu(arch)));
         planner.qemu("-m", QemuOpt::new(format!("{}M", self.memory_mib)));
         planner.qemu("-smp", QemuOpt::new(self.cpus.to_string()));

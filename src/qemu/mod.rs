@@ -18,7 +18,7 @@ pub use agent::AgentPorts;
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;
 pub use id::IdAllocator;
-pub use machine::{Accel, Machine};
+pub use machine::Machine;
 pub use net::{HostForward, NetError, Nic, ParseNetError, Protocol, UserNet};
 pub(crate) use opt::Part;
 pub use opt::QemuOpt;

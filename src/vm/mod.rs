@@ -12,6 +12,7 @@
 pub mod accel;
 mod agent;
 mod console;
+mod events;
 mod files;
 mod process;
 mod qmp;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 pub use console::{Console, Cursor, ExpectError, Sink};
+pub use events::{EventChannel, EventError, MAX_EVENT_BYTES};
 pub use files::FileError;
 pub use run::{Job, Outcome, Phases, Progress, run};
 pub use rustix::process::Signal;
@@ -96,7 +98,7 @@ impl StartError {
                 "`make assets` fetches QEMU without root; `--qemu` or VMTEST_QEMU name another one"
                     .into(),
             ),
-            StartError::File(FileError::Vfat(error)) => error.hint(),
+            StartError::File(FileError::Vfat(error)) => Some(error.hint()),
             StartError::File(FileError::Temporary(_)) => {
                 Some("TMPDIR names the directory for temporary files".into())
             }
@@ -115,6 +117,7 @@ pub struct Vm {
     console: Console,
     monitor: Monitor,
     channels: BTreeMap<String, UnixStream>,
+    notices: Vec<String>,
     started: Instant,
 }
 
@@ -157,8 +160,9 @@ impl Vm {
     /// Outside of a tokio runtime.
     pub fn start(plan: Plan, resources: Resources) -> Result<Vm, StartError> {
         let mut fds: Vec<OwnedFd> = Vec::new();
+        let mut notices = Vec::new();
         for file in plan.files() {
-            fds.push(files::make(file, resources.initramfs.as_ref())?);
+            fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
         let mut channels = BTreeMap::new();
         for channel in plan.channels() {
@@ -185,12 +189,17 @@ impl Vm {
         };
         let console = Console::new(stream(CONSOLE)?, resources.console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
-        Ok(Vm { plan, process, console, monitor, channels, started })
+        Ok(Vm { plan, process, console, monitor, channels, notices, started })
     }
 
     /// What it was started from.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the user should know of the start: files that a read-only directory cannot hold.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// The guest's console.
@@ -211,6 +220,11 @@ impl Vm {
     /// QEMU's version, once it has said so.
     pub fn qemu_version(&self) -> Option<String> {
         self.monitor.version()
+    }
+
+    /// As [`Vm::qemu_version`], for later: it is known until the machine is gone and after.
+    pub fn qemu_version_watch(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.monitor.version_watch()
     }
 
     /// Takes the host's end of a named virtio port. `None` when there is no such port, or somebody

@@ -54,10 +54,9 @@ impl Monitor {
         self.version.borrow().clone()
     }
 
-    /// Waits for the greeting: QEMU has parsed its arguments and made the machine. False when QEMU
-    /// went away before.
-    pub(crate) async fn greeted(&self) -> bool {
-        self.version.clone().wait_for(Option::is_some).await.is_ok()
+    /// Changes when QEMU greets: it has parsed its arguments and made the machine.
+    pub(crate) fn version_watch(&self) -> watch::Receiver<Option<String>> {
+        self.version.clone()
     }
 
     /// Why the machine stopped, if it did.
@@ -175,7 +174,7 @@ mod tests {
         let mut lines = BufReader::new(read).lines();
         let greeting = json!({"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}}}});
         send(&mut write, &greeting).await.unwrap();
-        assert!(monitor.greeted().await);
+        monitor.version_watch().wait_for(Option::is_some).await.unwrap();
         assert_eq!(monitor.version().as_deref(), Some("10.0.2"));
 
         let answers = tokio::spawn(async move {

@@ -5,6 +5,8 @@
 //! gives it (128+n after signal n, 127 for a missing program, 126 for one that cannot be executed).
 
 pub(crate) mod event;
+mod go_events;
+mod go_uinit;
 pub(crate) mod power_off_after;
 mod shell_uinit;
 mod vm_mount;
@@ -20,6 +22,7 @@ const USAGE: u8 = 64;
 
 const COMMANDS: &[(&str, Main, &str)] = &[
     ("event", event::main, "NAME JSON... | NAME --done"),
+    ("gouinit", go_uinit::main, "[-coverprofile FILE] [-test_timeout DURATION]"),
     ("shelluinit", shell_uinit::main, "[SCRIPT]"),
     ("shutdownafter", power_off_after::main, "[--] COMMAND..."),
     ("vmmount", vm_mount::main, "[--] [COMMAND...]"),

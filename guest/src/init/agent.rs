@@ -9,7 +9,7 @@ use super::exec::{self, Failure, Started, Stream, Streams};
 use super::reaper::Reaper;
 use super::stdin::Stdin;
 use super::wait_ports::Ports;
-use super::{log, power, seconds_since_boot};
+use super::{log, network, power, seconds_since_boot};
 use crate::commands::event;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -25,6 +25,9 @@ use vmtest_guest::proto::{
 const TERM_GRACE: Duration = Duration::from_millis(200);
 /// How long to wait for SIGKILL's effect; only a process stuck in the kernel takes longer.
 const KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a host may take to read the rest of the output of a command that the end has killed.
+const REPORT_GRACE: Duration = Duration::from_millis(500);
 
 /// What the threads tell the main loop.
 pub(crate) enum Event {
@@ -52,7 +55,8 @@ pub(crate) struct Start {
 }
 
 struct Agent {
-    control: Control,
+    /// `None` once the host is gone.
+    control: Option<Control>,
     stdin: Option<Stdin>,
     stdout: Option<File>,
     stderr: Option<File>,
@@ -82,13 +86,13 @@ enum Next {
 
 pub(crate) fn run(start: Start) -> ! {
     let Start { ports, notices, modules, init_secs, reaper, events, sender } = start;
-    let for_thread = match ports.control.try_clone() {
-        Ok(port) => port,
-        Err(error) => panic!("cannot share the control port: {error}"),
-    };
+    let shared = Control::new(ports.control)
+        .and_then(|control| Ok((control.reader()?, control)))
+        .unwrap_or_else(|error| panic!("cannot use the control port: {error}"));
+    let (requests, control) = shared;
     let stdin = ports.stdin.and_then(|port| Stdin::start(port).ok());
     let mut agent = Agent {
-        control: Control::new(ports.control),
+        control: Some(control),
         stdin,
         stdout: ports.stdout,
         stderr: ports.stderr,
@@ -98,14 +102,16 @@ pub(crate) fn run(start: Start) -> ! {
         running: None,
         commands: 0,
     };
+    if let Some(control) = &agent.control {
+        control.wait_for_host();
+    }
     agent.send(&Message::Hello(hello(ports.names, modules, init_secs)));
     for text in notices {
         log(&text);
         agent.notice(text);
     }
-    // Only now: sending hello has waited for the host to connect, so that reading nothing means
-    // that it is gone.
-    std::thread::spawn(move || read_requests(for_thread, &sender));
+    // Reading nothing means that the host is gone: it was there for hello.
+    std::thread::spawn(move || read_requests(requests, &sender));
 
     while let Ok(event) = events.recv() {
         if let Next::End = agent.handle(event) {
@@ -140,10 +146,11 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 }
 
 impl Agent {
-    /// A host that cannot be written to is gone; the thread that reads says so.
+    /// A host that cannot be written to is gone; the thread that reads says so as well.
     fn send(&mut self, message: &Message) {
-        if let Err(error) = self.control.send(message) {
+        if let Some(Err(error)) = self.control.as_mut().map(|control| control.send(message)) {
             log(&format!("cannot write to the control port: {error}"));
+            self.control = None;
         }
     }
 
@@ -192,6 +199,10 @@ impl Agent {
                     }
                     Err(error) => Err(Failure { errno: error.errno(), text: chain(&error) }),
                 };
+                self.answer(id, result);
+            }
+            Request::Network { id, network } => {
+                let result = network::set_up(&network).map(|()| None);
                 self.answer(id, result);
             }
             Request::Exec { id, exec } => {
@@ -314,28 +325,51 @@ impl Agent {
         power::off()
     }
 
-    /// Ends what still runs: asks, waits a moment, kills.
+    /// Ends what still runs: asks, waits a moment, kills. A command that was running is reported with
+    /// what it had written.
     fn end_processes(&mut self, events: &Receiver<Event>) {
-        // Process 1 as a group is every process but itself. No process at all is the usual case, and
-        // the reaper said so when the last one ended; but asking it again is a race, asking the
-        // kernel is none.
-        if no_children() {
+        // The usual case.
+        if no_children() && self.running.is_none() {
             return;
         }
+        // Process 1 as a group is every process but itself.
         let _ = kill_process_group(Pid::INIT, Signal::TERM);
         let _ = kill_process_group(Pid::INIT, Signal::CONT);
-        if wait_for_none(events, TERM_GRACE) {
-            return;
+        if !self.handle_until(events, TERM_GRACE, |_| no_children()) {
+            let programs = running_programs();
+            self.notice(format!(
+                "killed what still ran {} ms after SIGTERM: {programs}",
+                TERM_GRACE.as_millis(),
+            ));
+            let _ = kill_process_group(Pid::INIT, Signal::KILL);
+            if !self.handle_until(events, KILL_GRACE, |_| no_children()) {
+                let programs = running_programs();
+                self.notice(format!("could not kill: {programs}"));
+            }
         }
-        self.notice(format!(
-            "killed what still ran {} ms after SIGTERM: {}",
-            TERM_GRACE.as_millis(),
-            running_programs()
-        ));
-        let _ = kill_process_group(Pid::INIT, Signal::KILL);
-        if !wait_for_none(events, KILL_GRACE) {
-            self.notice(format!("could not kill: {}", running_programs()));
+        self.handle_until(events, REPORT_GRACE, |agent| agent.running.is_none());
+    }
+
+    /// Handles what the threads say until `reached`, at most for `most`; whether it was reached.
+    fn handle_until(
+        &mut self,
+        events: &Receiver<Event>,
+        most: Duration,
+        reached: impl Fn(&Agent) -> bool,
+    ) -> bool {
+        let deadline = Instant::now() + most;
+        while !reached(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match events.recv_timeout(left) {
+                // The end goes on whatever the host still asks for.
+                Ok(Event::Request(_) | Event::ControlEnded(_)) => {}
+                Ok(event) => {
+                    self.handle(event);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+            }
         }
+        true
     }
 }
 
@@ -344,19 +378,6 @@ fn no_children() -> bool {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     waitid(WaitId::All, options).is_err_and(|errno| errno == Errno::CHILD)
-}
-
-fn wait_for_none(events: &Receiver<Event>, most: Duration) -> bool {
-    let deadline = Instant::now() + most;
-    while !no_children() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match events.recv_timeout(left) {
-            // Any news may be that of the last process; look again.
-            Ok(_) => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-    true
 }
 
 /// Names and numbers of all processes that are programs; kernel threads have no command line.

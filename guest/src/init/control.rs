@@ -1,35 +1,92 @@
 //! The control port: JSON lines both ways.
 
 use super::agent::Event;
+use super::stdin::{is_passing, wait_any};
+use rustix::event::PollFlags;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use vmtest_guest::proto::{MAX_LINE_BYTES, Message};
 
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
 /// The sending side.
+///
+/// Writing to a port blocks for ever when the host has closed its end, so this does not block: it
+/// waits for room or for the host to be gone, whichever comes first.
 pub(crate) struct Control {
     port: File,
 }
 
 impl Control {
-    pub(crate) fn new(port: File) -> Control {
-        Control { port }
+    /// Both ends of what `port` is shared with become non-blocking.
+    pub(crate) fn new(port: File) -> io::Result<Control> {
+        rustix::io::ioctl_fionbio(&port, true)?;
+        Ok(Control { port })
     }
 
-    /// Sends one message; blocks until the host has connected its end.
+    /// Waits until the host has connected its end, however long that takes: it may attach to a
+    /// guest that runs already.
+    pub(crate) fn wait_for_host(&self) {
+        while self.poll(PollFlags::OUT).contains(PollFlags::HUP) {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// For the thread that reads.
+    pub(crate) fn reader(&self) -> io::Result<Reader> {
+        Ok(Reader { port: self.port.try_clone()? })
+    }
+
+    /// Sends one message; an error when the host is gone.
     pub(crate) fn send(&mut self, message: &Message) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
-        write_port(&mut self.port, &line)
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            match self.port.write(rest) {
+                Ok(count) if count > 0 => rest = &rest[count..],
+                Err(error) if !is_passing(error.kind()) => return Err(error),
+                _ => {
+                    if self.poll(PollFlags::OUT).contains(PollFlags::HUP) {
+                        return Err(io::ErrorKind::NotConnected.into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&self, flags: PollFlags) -> PollFlags {
+        wait_any(&[(self.port.as_fd(), flags)], None)[0]
     }
 }
 
-/// Writes all of `bytes` to a port. A port says 0 when its queue has no room after all.
+/// Waits for what the host sends, although the port does not block.
+pub(crate) struct Reader {
+    port: File,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.port.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait_any(&[(self.port.as_fd(), PollFlags::IN)], None);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Writes all of `bytes` to a port that blocks. A port says 0 when its queue has no room after all.
 pub(crate) fn write_port(port: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match port.write(bytes) {
-            Ok(0) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(0) => std::thread::sleep(LOOK_AGAIN),
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -17,7 +17,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -29,7 +28,10 @@ const PIPE_BYTES: usize = 1 << 20;
 /// What every command finds in its environment unless the host, or the kernel's command line, says
 /// otherwise.
 const DEFAULT_ENV: &[(&str, &str)] = &[
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bbin:/ubin"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bbin:/ubin:/.vmtest/bin",
+    ),
     ("TERM", "linux"),
     ("USER", "root"),
     ("LOGNAME", "root"),
@@ -89,6 +91,7 @@ pub(crate) fn start(
     stream_done: impl Fn(Stream, u64) + Clone + Send + 'static,
 ) -> Result<Started, Failure> {
     let mut command = prepare(exec)?;
+    let name = exec.argv[0].as_os_str();
     let program = PathBuf::from(command.get_program());
     let ended = Ended::new().map_err(|errno| Failure::new("cannot make an eventfd", errno))?;
     let pipes = |error: io::Error| Failure::of("cannot make the command's pipes", &error);
@@ -103,7 +106,7 @@ pub(crate) fn start(
         command.stdin(slave.try_clone().map_err(pipes)?);
         command.stdout(slave.try_clone().map_err(pipes)?);
         command.stderr(slave);
-        in_own_session(&mut command, Controlling::Stdin);
+        in_own_session(&mut command, name, Controlling::Stdin).map_err(pipes)?;
         to_relay.push((Stream::Stdout, Source::Terminal(master.try_clone().map_err(pipes)?)));
         stdin_sink = Some(Sink::Terminal(Arc::clone(&master)));
         terminal = Some(master);
@@ -124,7 +127,7 @@ pub(crate) fn start(
             command.stdin(read);
             stdin_sink = Some(Sink::Pipe(Arc::new(File::from(write))));
         }
-        in_own_session(&mut command, Controlling::None);
+        in_own_session(&mut command, name, Controlling::None).map_err(pipes)?;
     }
     let stdout = streams.stdout.try_clone().map_err(pipes)?;
     let stderr = streams.stderr.try_clone().map_err(pipes)?;
@@ -205,7 +208,6 @@ fn prepare(exec: &proto::Exec) -> Result<Command, Failure> {
     let program = look_up(name, &search, cwd)?;
     let mut command = Command::new(program);
     command
-        .arg0(name)
         .args(exec.argv[1..].iter().map(proto::Bytes::as_os_str))
         .env_clear()
         .envs(env)

@@ -14,6 +14,7 @@ mod diagnose;
 mod exec;
 mod modules;
 mod mounts;
+mod network;
 mod output;
 pub(crate) mod power;
 mod reaper;
@@ -43,6 +44,8 @@ pub(crate) fn main() -> ! {
     }
     let _ = fs::create_dir_all("/root");
     let _ = rustix::fs::chmod("/root", Mode::from_raw_mode(0o700));
+    link_shell(&mut notices);
+    network::loopback_up();
     // Processes that are children of ours from the next step on must be reaped.
     let (sender, events) = std::sync::mpsc::channel();
     let reaper = reaper::Reaper::start(sender.clone());
@@ -54,6 +57,25 @@ pub(crate) fn main() -> ! {
         Err(why) => {
             notices.push(why);
             standalone::run(&reaper, &events, &notices)
+        }
+    }
+}
+
+/// Has scripts find a shell: images of vmtest's keep theirs out of the user's way.
+fn link_shell(notices: &mut Vec<String>) {
+    let shell = format!("{}/busybox", proto::SHELL_DIR);
+    if !Path::new(&shell).exists() {
+        return;
+    }
+    for (dir, link) in [("/bin", "/bin/sh"), ("/usr/bin", "/usr/bin/env")] {
+        let link = Path::new(link);
+        // A link of the image's that leads nowhere is the image's own business.
+        if link.symlink_metadata().is_err() {
+            let linked =
+                fs::create_dir_all(dir).and_then(|()| std::os::unix::fs::symlink(&shell, link));
+            if let Err(error) = linked {
+                notices.push(format!("cannot link {} to the shell: {error}", link.display()));
+            }
         }
     }
 }

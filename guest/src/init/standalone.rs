@@ -8,7 +8,7 @@ use super::exec::environment;
 use super::reaper::Reaper;
 use super::{diagnose, log, power};
 use crate::sys::{Controlling, in_own_session};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Command;
@@ -45,8 +45,9 @@ pub(crate) fn run(reaper: &Reaper, events: &Receiver<Event>, notices: &[String])
 fn run_one(program: &str, arguments: Vec<OsString>, reaper: &Reaper, events: &Receiver<Event>) {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment([])).current_dir("/");
-    in_own_session(&mut command, Controlling::StdinIfPossible);
-    let started = match reaper.spawn(&mut command) {
+    let started = in_own_session(&mut command, OsStr::new(program), Controlling::StdinIfPossible)
+        .and_then(|()| reaper.spawn(&mut command));
+    let started = match started {
         Ok(pid) => pid,
         Err(error) => {
             let why = diagnose::exec_error(Path::new(program), Path::new("/"), &error);
