@@ -96,6 +96,7 @@ pub(crate) fn prepare(
     timeout: Option<Duration>,
 ) -> Result<Prepared, Failure> {
     let arch = guest_arch(args.arch, environment)?;
+    let exec = exec(args, command)?;
     let guest = find_assets(arch, environment)?;
     let kernel = find_kernel(arch, args, environment, &guest)?;
     let initramfs = args.initramfs.clone().or_else(|| environment.initramfs.clone());
@@ -148,14 +149,13 @@ pub(crate) fn prepare(
         initramfs_identity = Some(built.identity.clone());
         image = Some(built);
     }
-    let exec = (!command.argv.is_empty()).then(|| exec(args, command)).transpose()?;
     Ok(Prepared {
         arch,
         accel,
         image,
         initramfs: initramfs_identity,
         kernel: FileIdentity { path: Some(kernel.path), bytes: None, sha256: kernel.sha256 },
-        exec,
+        exec: (!command.argv.is_empty()).then_some(exec),
         boot_limit: args.boot_timeout.unwrap_or(default_boot),
         run_limit: timeout.or(options.timeout).unwrap_or(default_run),
         events,
@@ -446,7 +446,6 @@ pub(crate) fn execute(
     {
         context.kernel.sha256 = assets::sha256(path).ok();
     }
-    let typed = prepared.plan.quoted(Spelling::Typed);
     let (tty, quit) = terminal.unzip();
     let interactive = tty.is_some();
     let job = Job {
@@ -476,7 +475,10 @@ pub(crate) fn execute(
         })
         .await;
         drop(restore);
-        context.console_tail = console.last_lines(20);
+        context.console_tail = match outcome.verdict {
+            Verdict::Panicked { .. } => console.panic_lines(20),
+            _ => console.last_lines(20),
+        };
         context.qemu_version = version.borrow().clone();
         let mut outcome = outcome;
         for problem in collectors.finish().await {
@@ -493,7 +495,7 @@ pub(crate) fn execute(
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
     }
-    conclude(&context, &outcome, format, &typed, args.verbose || !has_agent);
+    conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())
 }
 
@@ -532,13 +534,7 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
 }
 
 /// Says how it ended.
-fn conclude(
-    context: &Context,
-    outcome: &Outcome,
-    format: MessageFormat,
-    typed: &OsStr,
-    seen_console: bool,
-) {
+fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_console: bool) {
     if format == MessageFormat::Json {
         let mut report = report::to_json(context, outcome);
         report["type"] = "verdict".into();
@@ -558,7 +554,10 @@ fn conclude(
         Verdict::Exited(_) | Verdict::NotStarted { .. } | Verdict::Interrupted { .. }
     ) {
         if !seen_console && !context.console_tail.is_empty() {
-            ui::note("the console's last lines:");
+            ui::note(match verdict {
+                Verdict::Panicked { .. } => "the console around the panic:",
+                _ => "the console's last lines:",
+            });
             ui::excerpt(&context.console_tail);
         }
         if outcome.hello.is_none() && context.console_tail.is_empty() {
@@ -575,9 +574,6 @@ fn conclude(
         ),
     }
     ui::note(&format!("repeat it: {}", context.repeat.display()));
-    if !matches!(verdict, Verdict::Exited(_) | Verdict::NotStarted { .. }) {
-        ui::note(&format!("QEMU alone: {}", typed.display()));
-    }
 }
 
 /// What a run without a command found.

@@ -1,3 +1,7 @@
 //! Integration tests, one binary.
 
+mod boot;
+mod cli;
 mod closure;
+mod hostile;
+mod support;
