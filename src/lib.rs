@@ -11,11 +11,16 @@
 
 pub mod accel;
 pub mod arch;
+pub mod assets;
 pub mod cmdline;
 pub mod duration;
 pub mod formats;
 pub mod initramfs;
+pub mod options;
+pub mod plan;
+pub mod qemu;
 pub mod quote;
+pub mod report;
 pub mod size;
 mod sys;
 pub mod vfat;

@@ -1,3 +1,7 @@
-//! The `vmtest` program.
+//! The `vmtest` program. See `docs/architecture.md` for the map and [`cli`] for the front.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

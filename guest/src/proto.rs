@@ -18,7 +18,7 @@
 //! ```text
 //!   guest                                   host
 //!     | -- Hello ----------------------------> |   (the guest is ready)
-//!     | <--------------- Mount id, Mount id -- |   (any number)
+//!     | <------------- Mount id, Network id -- |   (any number)
 //!     | -- Done id, Done id -----------------> |
 //!     | <---------------------------- Exec id -|
 //!     | -- Done id (pid) --------------------> |   (it runs)
@@ -28,11 +28,17 @@
 //!     | -- Bye ------------------------------> |   (all is on disk; the host may stop QEMU)
 //! ```
 //!
+//! The host sends stdin only after the `Done` of an Exec with [`Exec::stdin`], and says
+//! [`Request::StdinEnd`] exactly once for each, before the next Exec; also when the command has ended
+//! without reading all of it: the guest takes and drops what nobody reads, and by the count it knows
+//! where the next command's stdin begins.
+//!
 //! Every request with an `id` is answered by exactly one [`Message::Done`] or [`Message::Failed`]
 //! with that id. A line is at most [`MAX_LINE_BYTES`] long; a longer or malformed one is an error of
 //! whoever sent it and ends the conversation.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::net::IpAddr;
 
 /// Version of the protocol. The host refuses a guest that says another one.
 pub const VERSION: u32 = 1;
@@ -53,11 +59,16 @@ pub const STDERR_PORT: &str = "vmtest.stderr";
 /// File in the image that lists the kernel modules to load at start, one a line, in this order:
 /// the absolute path, then optionally a blank and the module's parameters. Lines that start with
 /// `#` are comments.
-pub const MODULES_FILE: &str = "/etc/vmtest/modules";
+pub const MODULES_FILE: &str = "/.vmtest/modules";
 
-/// Where the guest program lies in images that vmtest makes. When an image of the user's own is
-/// booted with a command of ours, this is also the kernel's `rdinit=`.
+/// Where the guest program lies in images that vmtest makes; also the kernel's `rdinit=`. Everything
+/// of ours is below this directory, so that it meets nothing of the user's: an image of their own may
+/// have an `/init`, and `/bin` may be a directory or a link.
 pub const GUEST_PROGRAM: &str = "/.vmtest/guest";
+
+/// Directory of the static shell and the links to its applets; the last one in `PATH`. Where the
+/// image has no `/bin/sh` or `/usr/bin/env`, the guest program links them to this shell at start.
+pub const SHELL_DIR: &str = "/.vmtest/bin";
 
 /// From the host to the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +82,14 @@ pub enum Request {
         /// What to mount.
         #[serde(flatten)]
         mount: Mount,
+    },
+    /// Give a network interface its addresses.
+    Network {
+        /// Number of the request.
+        id: u64,
+        /// What to set up.
+        #[serde(flatten)]
+        network: Network,
     },
     /// Start the command. One runs at a time.
     Exec {
@@ -185,6 +204,34 @@ pub struct Mount {
     /// Mount read-only.
     #[serde(default)]
     pub read_only: bool,
+}
+
+/// How a network interface is set up. All of it may be empty: then the interface is only switched
+/// on, which is enough for IPv6 where a router announces itself (QEMU's user network does).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Name of the interface; default: the first Ethernet interface there is. The guest waits two
+    /// seconds for it to appear.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Addresses, of IPv4 and IPv6.
+    #[serde(default)]
+    pub addresses: Vec<InterfaceAddress>,
+    /// Default routes, at most one for each version of IP.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    /// Name servers; when there are any, `/etc/resolv.conf` is written anew.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+}
+
+/// An address with the size of its network, such as 10.0.2.15/24.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Bits of the address that name the network: at most 32 for IPv4, 128 for IPv6.
+    pub prefix_bits: u8,
 }
 
 /// A command to run.
@@ -355,6 +402,17 @@ mod tests {
         let Request::Exec { id: 1, exec } = exec else { panic!("not an exec") };
         assert_eq!(exec.argv, [Bytes::from("true")]);
         assert_eq!(serde_json::to_string(&Request::Shutdown).unwrap(), r#"{"type":"shutdown"}"#);
+    }
+
+    #[test]
+    fn a_network_looks_as_documented() {
+        let json = r#"{"type":"network","id":2,"interface":null,"addresses":[{"address":"10.0.2.15","prefix_bits":24}],"gateways":["10.0.2.2"],"dns":["10.0.2.3"]}"#;
+        let request: Request = serde_json::from_str(json).unwrap();
+        let Request::Network { id: 2, network } = &request else { panic!("not a network") };
+        assert_eq!(network.addresses[0].address, IpAddr::from([10, 0, 2, 15]));
+        assert_eq!(serde_json::to_string(&request).unwrap(), json);
+        let minimal: Request = serde_json::from_str(r#"{"type":"network","id":3}"#).unwrap();
+        assert_eq!(minimal, Request::Network { id: 3, network: Network::default() });
     }
 
     #[test]

@@ -3,4 +3,11 @@
 //! Nothing here opens a file, reads a clock or looks at the environment; that is what makes the
 //! formats fuzzable.
 
+pub mod cpio;
+pub mod elf;
 pub mod fat;
+pub mod glob;
+pub mod kernel;
+pub mod kmod;
+pub mod ldcache;
+pub mod lz4;

@@ -1,3 +1,334 @@
-//! A running guest and everything that must be torn down with it.
+//! A running machine: [`Vm`] owns QEMU, its streams and everything that must be torn down.
+//!
+//! ```text
+//!              start                 QEMU ends
+//!   Plan ----------------> Vm ----------------------> End
+//!                          |  drop: QEMU is killed
+//!                          '-- run: the agent runs a command --> Outcome
+//! ```
+//!
+//! tokio lives in this layer only; [`Vm::start`] has to be called in a runtime.
 
 pub mod accel;
+mod agent;
+mod console;
+mod events;
+mod files;
+mod process;
+mod qmp;
+mod run;
+mod streams;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+
+pub use console::{Console, Cursor, ExpectError, Sink};
+pub use events::{EventChannel, EventError, MAX_EVENT_BYTES};
+pub use files::FileError;
+pub use run::{Job, Outcome, Phases, Progress, run};
+pub use rustix::process::Signal;
+pub use streams::Streams;
+pub use verdict::{Limit, Verdict};
+
+use crate::plan::{CONSOLE, FIRST_FD, MONITOR, Plan, Spelling};
+use crate::qemu::HostForward;
+use process::Process;
+use qmp::{Monitor, StopReason};
+
+/// How long the console may still speak after QEMU has ended.
+const CONSOLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What a machine gets besides its plan.
+#[derive(Default)]
+pub struct Resources {
+    /// The initramfs, when the plan boots one that is built ([`crate::options::Initramfs::Built`]).
+    pub initramfs: Option<File>,
+    /// Where the console's bytes also go.
+    pub console_sinks: Vec<Sink>,
+}
+
+impl std::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resources").field("initramfs", &self.initramfs).finish_non_exhaustive()
+    }
+}
+
+/// A machine could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// QEMU's program is not there.
+    #[error("cannot run QEMU: there is no `{}`", .program.display())]
+    NoQemu {
+        /// As it was asked for.
+        program: PathBuf,
+    },
+    /// QEMU's program cannot be executed.
+    #[error("cannot run QEMU `{}`", .program.display())]
+    Spawn {
+        /// As it was asked for.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file for the guest could not be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The host has no descriptors or no memory left.
+    #[error("cannot make the streams between QEMU and vmtest")]
+    Streams(#[source] io::Error),
+}
+
+impl StartError {
+    /// How to mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            StartError::NoQemu { .. } => Some(
+                "`make assets` fetches QEMU without root; `--qemu` or VMTEST_QEMU name another one"
+                    .into(),
+            ),
+            StartError::File(FileError::Vfat(error)) => Some(error.hint()),
+            StartError::File(FileError::Temporary(_)) => {
+                Some("TMPDIR names the directory for temporary files".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A running machine.
+///
+/// Dropped, it kills QEMU and everything QEMU started.
+#[derive(Debug)]
+pub struct Vm {
+    plan: Plan,
+    process: Process,
+    console: Console,
+    monitor: Monitor,
+    channels: BTreeMap<String, UnixStream>,
+    started: Instant,
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The guest switched the power off.
+    PoweredOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest's kernel panicked.
+    Panicked {
+        /// The kernel's reason.
+        text: String,
+    },
+    /// We asked QEMU to end.
+    Quit,
+    /// QEMU ended by itself before it had made the machine: wrong arguments, an unreadable file.
+    NeverRan {
+        /// What it said.
+        stderr: String,
+    },
+    /// QEMU ended by itself.
+    Died {
+        /// How.
+        status: String,
+        /// What it said.
+        stderr: String,
+    },
+}
+
+impl Vm {
+    /// Starts QEMU. Returns when it is a process, not when the guest has booted.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind then.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(plan: Plan, resources: Resources) -> Result<Vm, StartError> {
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for file in plan.files() {
+            fds.push(files::make(file, resources.initramfs.as_ref())?);
+        }
+        let mut channels = BTreeMap::new();
+        for channel in plan.channels() {
+            let (ours, theirs) = UnixStream::pair().map_err(StartError::Streams)?;
+            fds.push(theirs.into());
+            channels.insert(channel.name.clone(), ours);
+        }
+
+        let program = PathBuf::from(plan.program());
+        let mut command = Command::new(&program);
+        command.args(plan.args(Spelling::Executed));
+        let started = Instant::now();
+        let process = Process::spawn(command, FIRST_FD, fds).map_err(|source| {
+            if source.kind() == io::ErrorKind::NotFound {
+                StartError::NoQemu { program: program.clone() }
+            } else {
+                StartError::Spawn { program: program.clone(), source }
+            }
+        })?;
+
+        let mut stream = |name: &str| {
+            let stream = channels.remove(name).expect("every plan has this channel");
+            into_tokio(stream).map_err(StartError::Streams)
+        };
+        let console = Console::new(stream(CONSOLE)?, resources.console_sinks);
+        let monitor = Monitor::new(stream(MONITOR)?);
+        Ok(Vm { plan, process, console, monitor, channels, started })
+    }
+
+    /// What it was started from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The guest's console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// When QEMU was started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid().as_raw_pid() as u32
+    }
+
+    /// QEMU's version, once it has said so.
+    pub fn qemu_version(&self) -> Option<String> {
+        self.monitor.version()
+    }
+
+    /// As [`Vm::qemu_version`], for later: it is known until the machine is gone and after.
+    pub fn qemu_version_watch(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.monitor.version_watch()
+    }
+
+    /// Takes the host's end of a named virtio port. `None` when there is no such port, or somebody
+    /// has it.
+    pub fn take_channel(&mut self, name: &str) -> Option<UnixStream> {
+        self.channels.remove(name)
+    }
+
+    /// Sends a signal to QEMU. One that has ended is no error.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Kills QEMU at once. [`Vm::ended`] still has to be awaited for what the console said.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Ends QEMU in an orderly way: asks, waits a grace period, kills.
+    pub async fn terminate(&mut self) {
+        self.monitor.quit();
+        let mut exit = self.process.exit_watch();
+        let asked = exit.wait_for(Option::is_some);
+        if tokio::time::timeout(Duration::from_secs(2), asked).await.is_err() {
+            self.process.terminate().await;
+        }
+    }
+
+    /// Waits for QEMU's end and says how it came about. Has no deadline of its own.
+    pub async fn ended(&self) -> End {
+        let mut exit = self.process.exit_watch();
+        let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+        let _ = tokio::time::timeout(CONSOLE_GRACE, self.console.closed()).await;
+        let stderr = self.process.output().text();
+        // A panic that was printed is certain; how QEMU learned of the end is not.
+        if let Some(text) = self.console.panic_text() {
+            return End::Panicked { text };
+        }
+        match self.monitor.stop_reason() {
+            Some(StopReason::GuestPanic) => {
+                End::Panicked { text: "the kernel told of a panic and printed no reason".into() }
+            }
+            Some(StopReason::GuestShutdown) => End::PoweredOff,
+            Some(StopReason::GuestReset) => End::Reset,
+            Some(StopReason::HostQuit) => End::Quit,
+            _ if self.monitor.version().is_none() => End::NeverRan { stderr },
+            _ => End::Died { status: status_text(status), stderr },
+        }
+    }
+
+    /// The port forwards of user networks, with the ports that QEMU really listens on.
+    ///
+    /// # Errors
+    /// The monitor's.
+    pub async fn port_forwards(&self) -> io::Result<Vec<HostForward>> {
+        let arguments = serde_json::json!({ "command-line": "info usernet" });
+        let listing = self.monitor.execute("human-monitor-command", arguments).await?;
+        let listing = listing.as_str().unwrap_or_default();
+        Ok(self
+            .plan
+            .port_forwards()
+            .iter()
+            .map(|(netdev, forward)| {
+                let host_port = listening_port(listing, netdev, forward);
+                HostForward { host_port: host_port.unwrap_or(forward.host_port), ..*forward }
+            })
+            .collect())
+    }
+}
+
+/// Finds the port of a forward in what QEMU prints for `info usernet`: below a line with the netdev's
+/// id in brackets, lines of protocol with state, descriptor, source address, source port, destination
+/// address, destination port and two queue lengths.
+fn listening_port(listing: &str, netdev: &str, forward: &HostForward) -> Option<u16> {
+    let mut inside = false;
+    let state = format!("{}[HOST_FORWARD]", forward.protocol.name().to_ascii_uppercase());
+    for line in listing.lines() {
+        if line.starts_with("Hub") || line.contains("(#net") || line.ends_with("):") {
+            inside = line.contains(&format!("({netdev})"));
+            continue;
+        }
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if let [kind, _, address, port, _, guest_port, ..] = fields[..]
+            && inside
+            && kind == state
+            && address == forward.host_address.to_string()
+            && guest_port == forward.guest_port.to_string()
+        {
+            let port = port.parse().ok()?;
+            if forward.host_port == 0 || forward.host_port == port {
+                return Some(port);
+            }
+        }
+    }
+    None
+}
+
+fn status_text(status: Option<ExitStatus>) -> String {
+    match status {
+        None => "its status is not known".into(),
+        Some(status) => match status.signal() {
+            Some(signal) => format!("killed by signal {signal}"),
+            None => format!("status {}", status.code().unwrap_or_default()),
+        },
+    }
+}
+
+fn into_tokio(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}

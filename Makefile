@@ -1,0 +1,57 @@
+# The front door without Nix. `make help` lists what there is; docs/assets.md says what is fetched.
+
+ARCH ?= $(shell uname -m)
+CMD ?=
+CARGO := setup/cargo
+CACHE := $(or $(VMTEST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmtest)
+
+# A manifest that was given (by Nix, for example) is taken as it is; else setup/assets makes one.
+ifdef VMTEST_ASSETS
+ASSETS := @:
+else
+ASSETS := @setup/assets
+export VMTEST_ASSETS := $(CACHE)/assets.json
+endif
+
+.PHONY: help run shell test lint build assets bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@echo 'usage: make TARGET [ARCH=amd64|i386|arm64|arm|riscv64] [CMD="uname -a"]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## boot ARCH (default: this machine's) and run CMD in it; without CMD, say what was found
+	$(ASSETS) $(ARCH)
+	@$(CARGO) build --quiet --locked --release
+	@target/release/vmtest --arch $(ARCH) $(if $(CMD),-- $(CMD))
+
+shell: ## an interactive shell in a guest of ARCH
+	$(ASSETS) $(ARCH)
+	@$(CARGO) build --quiet --locked --release
+	@target/release/vmtest shell --arch $(ARCH)
+
+test: lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
+	$(ASSETS)
+	$(CARGO) test --locked --workspace
+
+# Debian's Rust comes without them; rustup's has both.
+lint: ## formatting and lints
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
+	else echo 'make: no cargo fmt here: formatting is not checked' >&2; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
+	else echo 'make: no cargo clippy here: lints are not checked' >&2; fi
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/lib/*.sh .ci/run; \
+	else echo 'make: no shellcheck here: shell scripts are not checked' >&2; fi
+
+build: ## the program: target/release/vmtest
+	$(CARGO) build --locked --release
+
+assets: ## QEMU, kernels, shells and guest programs of all five architectures, and their manifest
+	$(ASSETS)
+
+bench: ## measure what vmtest adds to QEMU's own time
+	$(ASSETS)
+	$(CARGO) bench --locked --workspace
+
+clean: ## remove what was built; what was fetched stays in the cache
+	rm -rf target $(CACHE)/build

@@ -1,0 +1,336 @@
+//! Starts the command that the host asks for.
+
+use super::diagnose;
+use super::output::{Ended, Source, relay};
+use super::reaper::Reaper;
+use super::stdin::{Sink, Stdin};
+use crate::commands::power_off_after::UNDER_HOST;
+use crate::sys::{Controlling, in_own_session};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use vmtest_guest::proto::{self, WindowSize};
+
+/// A larger pipe than the default 64 KiB saves switches between command and relay.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// What every command finds in its environment unless the host, or the kernel's command line, says
+/// otherwise.
+const DEFAULT_ENV: &[(&str, &str)] = &[
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/bbin:/ubin:/.vmtest/bin",
+    ),
+    ("TERM", "linux"),
+    ("USER", "root"),
+    ("LOGNAME", "root"),
+    ("SHELL", "/bin/sh"),
+    ("VMTEST_IN_GUEST", "1"),
+];
+
+/// The kernel sets this one to `/` for init, so that it cannot be told from a user's wish.
+const HOME: (&str, &str) = ("HOME", "/root");
+
+/// Why a command did not start.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) errno: Option<i32>,
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>, errno: rustix::io::Errno) -> Failure {
+        Failure { text: text.into(), errno: Some(errno.raw_os_error()) }
+    }
+
+    fn of(what: &str, error: &io::Error) -> Failure {
+        Failure { text: format!("{what}: {error}"), errno: error.raw_os_error() }
+    }
+}
+
+/// A command that runs.
+pub(crate) struct Started {
+    pub(crate) pid: Pid,
+    /// The master side of its terminal.
+    pub(crate) terminal: Option<Arc<File>>,
+    /// To tell the relays that it has ended.
+    pub(crate) ended: Ended,
+}
+
+/// Where the command's streams go.
+pub(crate) struct Streams<'a> {
+    pub(crate) stdin: Option<&'a Stdin>,
+    pub(crate) stdout: &'a File,
+    pub(crate) stderr: &'a File,
+}
+
+/// Which output stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Starts `exec`. `stream_done` is called once for each stream, by its thread, with the number of
+/// bytes relayed; with a terminal stderr is done before this returns.
+pub(crate) fn start(
+    exec: &proto::Exec,
+    reaper: &Reaper,
+    streams: &Streams<'_>,
+    stream_done: impl Fn(Stream, u64) + Clone + Send + 'static,
+) -> Result<Started, Failure> {
+    let mut command = prepare(exec)?;
+    let name = exec.argv[0].as_os_str();
+    let program = PathBuf::from(command.get_program());
+    let ended = Ended::new().map_err(|errno| Failure::new("cannot make an eventfd", errno))?;
+    let pipes = |error: io::Error| Failure::of("cannot make the command's pipes", &error);
+
+    let mut to_relay = Vec::new();
+    let mut stdin_sink = None;
+    let mut terminal = None;
+    if let Some(size) = exec.tty {
+        let (master, slave) =
+            open_terminal(size).map_err(|error| Failure::of("cannot make a terminal", &error))?;
+        let master = Arc::new(master);
+        command.stdin(slave.try_clone().map_err(pipes)?);
+        command.stdout(slave.try_clone().map_err(pipes)?);
+        command.stderr(slave);
+        in_own_session(&mut command, name, Controlling::Stdin).map_err(pipes)?;
+        to_relay.push((Stream::Stdout, Source::Terminal(master.try_clone().map_err(pipes)?)));
+        stdin_sink = Some(Sink::Terminal(Arc::clone(&master)));
+        terminal = Some(master);
+    } else {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let (read, write) = one_way().map_err(pipes)?;
+            set_nonblocking(&read).map_err(pipes)?;
+            match stream {
+                Stream::Stdout => command.stdout(write),
+                Stream::Stderr => command.stderr(write),
+            };
+            to_relay.push((stream, Source::Pipe(File::from(read))));
+        }
+        command.stdin(Stdio::null());
+        if exec.stdin {
+            let (read, write) = one_way().map_err(pipes)?;
+            set_nonblocking(&write).map_err(pipes)?;
+            command.stdin(read);
+            stdin_sink = Some(Sink::Pipe(Arc::new(File::from(write))));
+        }
+        in_own_session(&mut command, name, Controlling::None).map_err(pipes)?;
+    }
+    let stdout = streams.stdout.try_clone().map_err(pipes)?;
+    let stderr = streams.stderr.try_clone().map_err(pipes)?;
+
+    let pid = reaper.spawn(&mut command).map_err(|error| {
+        let cwd = command.get_current_dir().unwrap_or(Path::new("/"));
+        Failure { text: diagnose::exec_error(&program, cwd, &error), errno: error.raw_os_error() }
+    })?;
+    // The command has its own copies; ours would keep the streams open for ever.
+    drop(command);
+
+    if let (Some(stdin), Some(sink)) = (streams.stdin, stdin_sink)
+        && exec.stdin
+    {
+        stdin.begin(sink);
+    }
+    if exec.tty.is_some() {
+        stream_done(Stream::Stderr, 0);
+    }
+    for (stream, source) in to_relay {
+        let port = match stream {
+            Stream::Stdout => stdout.try_clone(),
+            Stream::Stderr => stderr.try_clone(),
+        };
+        let port = port.map_err(pipes)?;
+        let ended = ended.clone();
+        let stream_done = stream_done.clone();
+        std::thread::spawn(move || {
+            relay(source, port, &ended, |bytes| stream_done(stream, bytes));
+        });
+    }
+    Ok(Started { pid, terminal, ended })
+}
+
+/// The environment of a command: what the kernel gave us from its command line (`VMTEST_…`, and
+/// what the user appended), our defaults, and what the host says.
+pub(crate) fn environment<'a>(
+    asked: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
+) -> BTreeMap<OsString, OsString> {
+    let mut env: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    env.insert(HOME.0.into(), HOME.1.into());
+    for (name, value) in DEFAULT_ENV {
+        env.entry(name.into()).or_insert_with(|| value.into());
+    }
+    env.extend(asked.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    env
+}
+
+fn prepare(exec: &proto::Exec) -> Result<Command, Failure> {
+    use rustix::io::Errno;
+    let Some(name) = exec.argv.first().map(proto::Bytes::as_os_str) else {
+        return Err(Failure::new("the command is empty", Errno::INVAL));
+    };
+    let words = exec.argv.iter().chain(exec.env.iter().flat_map(|(name, value)| [name, value]));
+    if words.chain(&exec.cwd).any(|word| word.0.contains(&0)) {
+        let text = "a NUL byte in the command, its environment or its working directory";
+        return Err(Failure::new(text, Errno::INVAL));
+    }
+    let bad_name = |name: &proto::Bytes| name.0.is_empty() || name.0.contains(&b'=');
+    if let Some((name, _)) = exec.env.iter().find(|(name, _)| bad_name(name)) {
+        let text = format!("`{}` is no name for a variable", name.as_os_str().display());
+        return Err(Failure::new(text, Errno::INVAL));
+    }
+    let cwd = Path::new(exec.cwd.as_ref().map_or(OsStr::new("/"), proto::Bytes::as_os_str));
+    match fs::metadata(cwd) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => {
+            let text = format!("working directory `{}` is no directory", cwd.display());
+            return Err(Failure::new(text, Errno::NOTDIR));
+        }
+        Err(error) => {
+            return Err(Failure::of(&format!("working directory `{}`", cwd.display()), &error));
+        }
+    }
+    let mut env = environment(exec.env.iter().map(|(n, v)| (n.as_os_str(), v.as_os_str())));
+    env.insert(UNDER_HOST.into(), "1".into());
+    let search = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    let program = look_up(name, &search, cwd)?;
+    let mut command = Command::new(program);
+    command
+        .args(exec.argv[1..].iter().map(proto::Bytes::as_os_str))
+        .env_clear()
+        .envs(env)
+        .current_dir(cwd);
+    Ok(command)
+}
+
+/// Finds a program as execvp(3) does: a name with a slash is a path already (from the working
+/// directory), any other is looked up in `search`, whose empty parts mean the working directory.
+pub(crate) fn look_up(name: &OsStr, search: &OsStr, cwd: &Path) -> Result<PathBuf, Failure> {
+    use rustix::io::Errno;
+    if name.is_empty() {
+        return Err(Failure::new("the name of the program is empty", Errno::NOENT));
+    }
+    if name.as_bytes().contains(&b'/') {
+        return Ok(PathBuf::from(name));
+    }
+    let mut not_executable = None;
+    for dir in search.as_bytes().split(|byte| *byte == b':') {
+        let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
+        let candidate = dir.join(name);
+        match fs::metadata(cwd.join(&candidate)) {
+            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
+                return Ok(candidate);
+            }
+            Ok(meta) if meta.is_file() => not_executable = not_executable.or(Some(candidate)),
+            _ => {}
+        }
+    }
+    Err(match not_executable {
+        Some(found) => Failure::new(
+            format!("`{}` is not executable (chmod +x)", found.display()),
+            Errno::ACCESS,
+        ),
+        None => Failure::new(
+            format!("no program `{}` in the guest's PATH ({})", name.display(), search.display()),
+            Errno::NOENT,
+        ),
+    })
+}
+
+fn one_way() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    // Only a matter of speed.
+    let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
+    Ok((read, write))
+}
+
+fn set_nonblocking(file: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(file, true)?)
+}
+
+fn open_terminal(size: WindowSize) -> io::Result<(File, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&master)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    set_size(&master, size)?;
+    set_nonblocking(&master)?;
+    Ok((File::from(master), slave))
+}
+
+pub(crate) fn set_size(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
+    let WindowSize { rows, cols } = size;
+    let size = Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_up_in_path_order() {
+        let dir = std::env::temp_dir().join(format!("vmtest-path-{}", std::process::id()));
+        for (name, mode) in
+            [("a/data", 0o644), ("b/data", 0o755), ("a/only", 0o644), ("a/d/x", 0o755)]
+        {
+            let path = dir.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let search = OsString::from(format!("{0}/none:{0}/a:{0}/b:", dir.display()));
+        let find = |name: &str| look_up(OsStr::new(name), &search, &dir.join("a/d"));
+        assert_eq!(find("data").unwrap(), dir.join("b/data"));
+        assert_eq!(find("x").unwrap(), Path::new("./x"));
+        assert_eq!(find("sub/data").unwrap(), Path::new("sub/data"));
+        assert_eq!(find("only").unwrap_err().errno, Some(13));
+        assert_eq!(find("d").unwrap_err().errno, Some(2));
+        assert_eq!(find("").unwrap_err().errno, Some(2));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_said_to_the_kernel_is_refused_by_name() {
+        let exec = |argv: &[&[u8]], env: &[(&[u8], &[u8])], cwd: Option<&str>| {
+            let bytes = |bytes: &[u8]| proto::Bytes(bytes.to_vec());
+            let exec = proto::Exec {
+                argv: argv.iter().map(|word| bytes(word)).collect(),
+                env: env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect(),
+                cwd: cwd.map(proto::Bytes::from),
+                ..proto::Exec::default()
+            };
+            prepare(&exec).unwrap_err().text
+        };
+        assert_eq!(exec(&[], &[], None), "the command is empty");
+        assert!(exec(&[b"/bin/true", b"a\0b"], &[], None).starts_with("a NUL byte"));
+        assert_eq!(exec(&[b"x"], &[(b"A=B", b"")], None), "`A=B` is no name for a variable");
+        assert!(exec(&[b"x"], &[], Some("/nonexistent")).starts_with("working directory `/nonex"));
+        assert_eq!(
+            exec(&[b"x"], &[(b"PATH", b"/nonexistent")], None),
+            "no program `x` in the guest's PATH (/nonexistent)"
+        );
+    }
+
+    #[test]
+    fn the_hosts_environment_wins() {
+        let asked =
+            [(OsStr::new("SHELL"), OsStr::new("/x")), (OsStr::new("HOME"), OsStr::new("/h"))];
+        let env = environment(asked);
+        assert_eq!(env[OsStr::new("SHELL")], "/x");
+        assert_eq!(env[OsStr::new("HOME")], "/h");
+        assert_eq!(env[OsStr::new("VMTEST_IN_GUEST")], "1");
+    }
+}

@@ -1,0 +1,102 @@
+//! The one place that needs `unsafe`: what a child must do between `fork` and `exec`.
+#![expect(
+    unsafe_code,
+    reason = "`setsid` and TIOCSCTTY only work in the child, and std has no plain `execve`"
+)]
+
+use std::ffi::{CString, OsStr, c_char};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Whether the command's stdin becomes the terminal that controls its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controlling {
+    /// No terminal controls the session.
+    None,
+    /// Stdin does; it is an error when it cannot.
+    Stdin,
+    /// Stdin does where it can: a console need not be a terminal.
+    StdinIfPossible,
+}
+
+/// Makes `command` run as leader of a session, and so of a process group, of its own: a signal to
+/// the group reaches all of the command and nobody else.
+///
+/// And executes exactly the file it names: glibc's `execvp`, which `Command` uses, hands what the
+/// kernel does not know to `/bin/sh`, so that a program of another architecture would end in a
+/// shell's complaint about its syntax instead of an error. So everything that decides what is
+/// executed (program, arguments, environment) must be set before this is called; `arg0` is the name
+/// the program is told.
+///
+/// # Errors
+/// `InvalidInput` for a NUL byte in any of them.
+pub(crate) fn in_own_session(
+    command: &mut Command,
+    arg0: &OsStr,
+    controlling: Controlling,
+) -> io::Result<()> {
+    let image = Image::of(command, arg0)?;
+    let in_child = move || {
+        rustix::process::setsid()?;
+        if controlling != Controlling::None {
+            match rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()) {
+                Err(_) if controlling == Controlling::StdinIfPossible => {}
+                result => result?,
+            }
+        }
+        Err(image.execute())
+    };
+    // SAFETY: the closure runs in the child of a fork in a process with several threads, where only
+    // async-signal-safe things are allowed. It makes three system calls; it neither allocates nor
+    // takes a lock, and its error is made from an errno, which does not allocate either.
+    unsafe { command.pre_exec(in_child) };
+    Ok(())
+}
+
+/// What execve(2) takes, ready to be used without allocating.
+struct Image {
+    program: CString,
+    /// Pointers into `_words`, with a null at the end.
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    _words: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to buffers that this value owns, that stay where they are when it moves,
+// and that nobody changes.
+unsafe impl Send for Image {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Image {}
+
+impl Image {
+    fn of(command: &Command, arg0: &OsStr) -> io::Result<Image> {
+        let program = CString::new(command.get_program().as_bytes())?;
+        let mut words = Vec::new();
+        let mut pointer = |bytes: Vec<u8>| -> io::Result<*const c_char> {
+            let word = CString::new(bytes)?;
+            let pointer = word.as_ptr();
+            words.push(word);
+            Ok(pointer)
+        };
+        let arguments = std::iter::once(arg0).chain(command.get_args());
+        let mut argv = arguments
+            .map(|word| pointer(word.as_bytes().to_vec()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut envp = variables
+            .map(|(name, value)| pointer([name.as_bytes(), b"=", value.as_bytes()].concat()))
+            .collect::<Result<Vec<_>, _>>()?;
+        argv.push(std::ptr::null());
+        envp.push(std::ptr::null());
+        Ok(Image { program, argv, envp, _words: words })
+    }
+
+    /// Returns only when it failed.
+    fn execute(&self) -> io::Error {
+        // SAFETY: all three are null-terminated, and what they point to lives as long as `self`.
+        unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
+        io::Error::last_os_error()
+    }
+}

@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# Names, messages, stamps and jobs.
+
+cache=${VMTEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set, and neither is VMTEST_CACHE}/.cache}/vmtest}
+case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
+all_arches=(amd64 i386 arm64 arm riscv64)
+exec 3>&2 # jobs log to a file; what the user should read goes to 3
+
+say() { printf 'assets: %s\n' "$*" >&3; }
+
+# fail STATUS WHAT [HINT]: what failed on what, and the way out
+fail() {
+  printf 'error: %s\n' "$2" >&3
+  [ -z "${3-}" ] || printf 'hint: %s\n' "$3" >&3
+  exit "$1"
+}
+
+canonical_arch() { # the names that cli.md allows, to ours
+  case $1 in
+  amd64 | x86_64 | x86-64) echo amd64 ;;
+  i386 | i486 | i586 | i686 | x86) echo i386 ;;
+  arm64 | aarch64) echo arm64 ;;
+  arm | armhf | armv7 | armv7l | armv7a) echo arm ;;
+  riscv64 | riscv64gc) echo riscv64 ;;
+  *) fail 2 "unknown architecture \`$1\`" "accepted are ${all_arches[*]}" ;;
+  esac
+}
+
+debian_arch() { # our names are Debian's, with one exception
+  if [ "$1" = arm ]; then echo armhf; else echo "$1"; fi
+}
+
+# The distribution: its name, the codename of its release, Debian's name for this machine.
+if [ -r /etc/os-release ]; then
+  os_id=$(. /etc/os-release && echo "${ID-}")
+  os_codename=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+  os_name=$(. /etc/os-release && echo "${NAME%% *} ${VERSION_ID-}")
+else
+  os_id='' os_codename='' os_name=unknown
+fi
+
+# A component is a directory under the cache that appears whole or not at all: it is built under
+# $work and renamed. `stamp` in it says which recipe made it.
+current() { # DIR RECIPE
+  local have=''
+  [ ! -e "$cache/$1/stamp" ] || read -r have <"$cache/$1/stamp" || :
+  [ "$have" = "$2" ]
+}
+install_component() { # NEW DIR RECIPE
+  echo "$3" >"$1/stamp"
+  mkdir -p "$(dirname "$cache/$2")"
+  if [ -e "$cache/$2" ]; then mv -T "$cache/$2" "$(mktemp -d "$work/old.XXXXXX")/old"; fi
+  mv -T "$1" "$cache/$2"
+}
+
+sha256() { sha256sum -- "$1" | { read -r sum _ && echo "$sum"; }; }
+size_mb() { # FILE...: decimal megabytes, as download sizes are usually given
+  stat -c %s -- "$@" | awk '{ s += $1 } END { printf "%.1f MB", s / 1e6 }'
+}
+seconds_since() { # EPOCHREALTIME: 3.2 s
+  local us=$(((${EPOCHREALTIME/[.,]/} - ${1/[.,]/}) / 100000))
+  printf '%d.%d s' $((us / 10)) $((us % 10))
+}
+
+describe() { # "qemu x86" "kernel amd64" …: kernel (amd64 arm64), …
+  printf '%s\n' "$@" | awk '
+    !($1 in of) { order[++n] = $1 }
+    { of[$1] = of[$1] (of[$1] == "" ? "" : " ") $2 }
+    END { for (i = 1; i <= n; i++) printf "%s%s (%s)", (i > 1 ? ", " : ""), order[i], of[order[i]] }'
+}
+
+# One run at a time changes the cache. $work is on the same file system as the cache, so that renames
+# are atomic, and goes away whatever happens.
+work=''
+take_cache() {
+  mkdir -p "$cache/log" 2>/dev/null || fail 69 "cannot create \`$cache\`" "set VMTEST_CACHE to a directory that can be written"
+  exec 9>"$cache/lock" || fail 69 "cannot write to \`$cache\`" "set VMTEST_CACHE to a directory that can be written"
+  flock -n 9 || { say "another run is at work in $cache; waiting for it" && flock 9; }
+  rm -rf "$cache"/tmp.* # left by a run that was killed; nobody else is here
+  work=$(mktemp -d "$cache/tmp.XXXXXX")
+  trap 'stop_jobs; rm -rf "$work"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+}
+
+# Jobs run in parallel, each in a process group of its own so that an interrupted run can end apt
+# and cargo too. A failed job shows its log; the others go on, so that nothing is fetched twice.
+declare -A job_pid=()
+failed=0
+run_jobs() { # "COMPONENT ARG"...
+  local job log
+  set -m
+  for job; do
+    log=$(job_log "$job")
+    # shellcheck disable=SC2086 # two words
+    (set +m -e && trap - EXIT INT TERM HUP && ${job% *}_fetch ${job#* }) >"$log" 2>&1 </dev/null &
+    job_pid[$job]=$!
+  done
+  set +m
+  for job; do
+    wait "${job_pid[$job]}" || {
+      failed=1
+      say "$job failed; the end of $(job_log "$job"):"
+      tail -n 15 "$(job_log "$job")" | sed 's/^/  | /' >&3
+    }
+    unset "job_pid[$job]"
+    write_manifest
+  done
+}
+job_log() {
+  local name=${1%%,*}
+  echo "$cache/log/${name/ /-}.log"
+}
+stop_jobs() {
+  local job
+  for job in "${!job_pid[@]}"; do
+    if kill -TERM -- "-${job_pid[$job]}" 2>/dev/null; then wait "${job_pid[$job]}" 2>/dev/null || :; fi
+  done
+}

@@ -1,0 +1,326 @@
+//! The asset manifest: which kernel, QEMU, guest program and shell there are for each architecture.
+//!
+//! One JSON file, `assets.json`. Whoever provides assets writes it (the Nix flake, `setup/assets`);
+//! vmtest only reads it. Paths in it are absolute or relative to its directory. The format is in
+//! `docs/assets.md`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::arch::Arch;
+use crate::options::Environment;
+
+/// Version of the manifest's format.
+pub const SCHEMA: u32 = 1;
+
+/// What there is, for each architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assets {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// Who wrote it.
+    pub generator: String,
+    /// One entry an architecture.
+    pub guests: BTreeMap<Arch, GuestAssets>,
+}
+
+/// What there is for one architecture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestAssets {
+    /// QEMU's system emulator.
+    pub qemu: Option<Asset>,
+    /// The kernel.
+    pub kernel: Option<KernelAsset>,
+    /// A kernel that counts which of its lines are executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcov_kernel: Option<KernelAsset>,
+    /// The static guest program, `/init` of our images.
+    pub guest: Option<Asset>,
+    /// A static shell, busybox.
+    pub shell: Option<Asset>,
+    /// UEFI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareAsset>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asset {
+    /// The file.
+    pub path: PathBuf,
+    /// Its version, in the words of its maker.
+    pub version: String,
+    /// SHA-256 of its content, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A kernel with what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelAsset {
+    /// The image.
+    #[serde(flatten)]
+    pub image: Asset,
+    /// Its `.config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
+    /// The uncompressed ELF file, with symbols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmlinux: Option<PathBuf>,
+    /// Its modules, `…/lib/modules/RELEASE`; a kernel without modules has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules: Option<PathBuf>,
+}
+
+/// UEFI: the program and a store of its variables to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirmwareAsset {
+    /// The program.
+    pub code: Asset,
+    /// The variables, as a new machine has them.
+    pub vars: Asset,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    schema: u32,
+    #[serde(default)]
+    generator: String,
+    guests: BTreeMap<String, GuestAssets>,
+}
+
+/// The manifest cannot be used, or an asset is not as it says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no manifest.
+    #[error("there is no asset manifest `{}`", .path.display())]
+    NoManifest {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The manifest cannot be read.
+    #[error("cannot read the asset manifest `{}`", .path.display())]
+    Read {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The manifest is no JSON of the right form.
+    #[error("the asset manifest `{}` is broken", .path.display())]
+    Parse {
+        /// The manifest.
+        path: PathBuf,
+        /// Where and how.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The manifest names an architecture that does not exist, or is of another version.
+    #[error("the asset manifest `{}` is of no use here: {reason}", .path.display())]
+    Unusable {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An asset is missing or has changed.
+    #[error("asset `{}` {problem}", .path.display())]
+    Asset {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// How to mend it.
+    pub fn hint(&self) -> String {
+        match self {
+            Error::NoManifest { .. } => {
+                "`make assets` in vmtest's source fetches kernels and QEMU without root; VMTEST_ASSETS \
+                 names another manifest"
+                    .into()
+            }
+            _ => "`make assets` in vmtest's source writes it anew".into(),
+        }
+    }
+}
+
+impl Assets {
+    /// Where the manifest is: `VMTEST_ASSETS`, else `assets.json` in the cache directory.
+    pub fn location(environment: &Environment) -> PathBuf {
+        environment.assets.clone().unwrap_or_else(|| {
+            environment.cache_dir.clone().unwrap_or_default().join("assets.json")
+        })
+    }
+
+    /// Reads a manifest and makes its paths absolute. Looks at no asset.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be read or understood.
+    pub fn load(path: &Path) -> Result<Assets, Error> {
+        let text = std::fs::read(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoManifest { path: path.into() },
+            _ => Error::Read { path: path.into(), source },
+        })?;
+        Assets::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &[u8]) -> Result<Assets, Error> {
+        let manifest: Manifest = serde_json::from_slice(text)
+            .map_err(|source| Error::Parse { path: path.into(), source })?;
+        let unusable = |reason| Error::Unusable { path: path.into(), reason };
+        if manifest.schema != SCHEMA {
+            return Err(unusable(format!(
+                "its schema is {}, this vmtest reads {SCHEMA}",
+                manifest.schema
+            )));
+        }
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let mut guests = BTreeMap::new();
+        for (name, mut guest) in manifest.guests {
+            let arch: Arch = name
+                .parse()
+                .map_err(|error: crate::arch::UnsupportedArch| unusable(error.to_string()))?;
+            for path in guest.paths_mut() {
+                *path = dir.join(&*path);
+            }
+            guests.insert(arch, guest);
+        }
+        Ok(Assets { manifest: path.to_owned(), generator: manifest.generator, guests })
+    }
+
+    /// What there is for an architecture; nothing when the manifest does not name it.
+    pub fn guest(&self, arch: Arch) -> GuestAssets {
+        self.guests.get(&arch).cloned().unwrap_or_default()
+    }
+}
+
+impl GuestAssets {
+    /// The files with their names in listings.
+    pub fn files(&self) -> Vec<(&'static str, &Asset)> {
+        let firmware = self.firmware.as_ref();
+        [
+            ("qemu", self.qemu.as_ref()),
+            ("kernel", self.kernel.as_ref().map(|kernel| &kernel.image)),
+            ("gcov-kernel", self.gcov_kernel.as_ref().map(|kernel| &kernel.image)),
+            ("guest", self.guest.as_ref()),
+            ("shell", self.shell.as_ref()),
+            ("firmware-code", firmware.map(|firmware| &firmware.code)),
+            ("firmware-vars", firmware.map(|firmware| &firmware.vars)),
+        ]
+        .into_iter()
+        .filter_map(|(name, asset)| Some((name, asset?)))
+        .collect()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let mut paths = Vec::new();
+        for asset in [&mut self.qemu, &mut self.guest, &mut self.shell].into_iter().flatten() {
+            paths.push(&mut asset.path);
+        }
+        for kernel in [&mut self.kernel, &mut self.gcov_kernel].into_iter().flatten() {
+            paths.push(&mut kernel.image.path);
+            paths.extend(
+                [&mut kernel.config, &mut kernel.vmlinux, &mut kernel.modules]
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        if let Some(firmware) = &mut self.firmware {
+            paths.extend([&mut firmware.code.path, &mut firmware.vars.path]);
+        }
+        paths
+    }
+}
+
+impl Asset {
+    /// Checks the file against its hash.
+    ///
+    /// # Errors
+    /// [`Error::Asset`] when it is missing or has changed.
+    pub fn verify(&self) -> Result<(), Error> {
+        let wrong = |problem| Error::Asset { path: self.path.clone(), problem };
+        let found =
+            sha256(&self.path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        if found.eq_ignore_ascii_case(&self.sha256) {
+            Ok(())
+        } else {
+            Err(wrong(format!("has changed: its SHA-256 is {found}, not {}", self.sha256)))
+        }
+    }
+}
+
+/// SHA-256 of a file, in hexadecimal digits.
+///
+/// # Errors
+/// The system's.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"{ "schema": 1, "generator": "test", "guests": { "riscv64": {
+        "qemu": {"path": "q", "version": "10", "sha256": "00"},
+        "kernel": {"path": "/abs/k", "version": "6", "sha256": "00", "modules": "m"} } } }"#;
+
+    #[test]
+    fn paths_are_relative_to_the_manifest() {
+        let assets = Assets::parse(Path::new("/cache/assets.json"), MANIFEST.as_bytes()).unwrap();
+        let guest = assets.guest(Arch::Riscv64);
+        assert_eq!(guest.qemu.unwrap().path, Path::new("/cache/q"));
+        let kernel = guest.kernel.unwrap();
+        assert_eq!(kernel.image.path, Path::new("/abs/k"));
+        assert_eq!(kernel.modules.as_deref(), Some(Path::new("/cache/m")));
+        assert_eq!(assets.guest(Arch::Amd64), GuestAssets::default());
+    }
+
+    #[test]
+    fn manifests_that_cannot_be_used_say_why() {
+        let path = Path::new("/cache/assets.json");
+        for (text, shown) in [
+            (MANIFEST.replace("riscv64", "vax"), "unknown architecture `vax`"),
+            (MANIFEST.replace("\"schema\": 1", "\"schema\": 2"), "its schema is 2"),
+            (MANIFEST.replace('}', ""), "is broken"),
+        ] {
+            let error = Assets::parse(path, text.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(shown), "{error}");
+        }
+        let error = Assets::load(Path::new("/no/such/assets.json")).unwrap_err();
+        assert!(matches!(error, Error::NoManifest { .. }) && error.hint().contains("make assets"));
+    }
+
+    #[test]
+    fn a_changed_asset_is_noticed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        io::Write::write_all(&mut file, b"abc").unwrap();
+        // From FIPS 180-2, appendix B.1.
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".to_owned();
+        let mut asset = Asset { path: file.path().into(), version: String::new(), sha256 };
+        asset.verify().unwrap();
+        io::Write::write_all(&mut file, b"d").unwrap();
+        assert!(asset.verify().unwrap_err().to_string().contains("has changed"));
+        asset.path = "/no/such/file".into();
+        assert!(asset.verify().unwrap_err().to_string().contains("cannot be read"));
+    }
+}

@@ -1,0 +1,63 @@
+//! What ends the program before there is a verdict.
+
+use std::error::Error;
+
+use super::ui;
+
+/// Wrong usage.
+pub(crate) const USAGE: u8 = 2;
+/// A kernel, a QEMU or a file is missing or unusable (`EX_UNAVAILABLE` of `sysexits.h`).
+pub(crate) const UNAVAILABLE: u8 = 69;
+
+/// An error with its exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    /// The user's command line is wrong.
+    pub(crate) fn usage(error: &dyn Error, hint: Option<String>) -> Failure {
+        Failure { code: USAGE, text: chain(error), hint }
+    }
+
+    /// Something that is needed is missing or unusable.
+    pub(crate) fn unavailable(error: &dyn Error, hint: Option<String>) -> Failure {
+        Failure { code: UNAVAILABLE, text: chain(error), hint }
+    }
+
+    /// The same, in words.
+    pub(crate) fn missing(text: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { code: UNAVAILABLE, text: text.into(), hint: Some(hint.into()) }
+    }
+
+    /// Wrong usage, in words.
+    pub(crate) fn wrong(text: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { code: USAGE, text: text.into(), hint: Some(hint.into()) }
+    }
+
+    pub(crate) fn print(&self) {
+        ui::error(&self.text);
+        if let Some(hint) = &self.hint {
+            ui::hint(hint);
+        }
+    }
+}
+
+/// An error with its causes: `cannot read x: permission denied`.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // An error whose text ends with its cause's (`#[error(transparent)]`) says it once.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

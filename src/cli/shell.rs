@@ -1,0 +1,40 @@
+//! `vmtest shell`: a program of the guest on the user's terminal.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, sink, stdin, stdout};
+
+use tokio::sync::mpsc;
+use vmtest::options::Environment;
+use vmtest::vm::Streams;
+
+use super::error::Failure;
+use super::image::Command;
+use super::options::ShellArgs;
+use super::run::{dry_run, execute, prepare};
+use super::terminal::{self, Keys};
+use super::ui::{self, MessageFormat};
+
+pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
+    let argv =
+        if args.command.is_empty() { vec![OsString::from("sh")] } else { args.command.clone() };
+    let command = Command::new(&argv, args.machine.sysroot.as_deref());
+    let mut prepared = prepare(&args.machine, environment, &command, None)?;
+    if args.machine.dry_run {
+        return dry_run(&prepared.plan);
+    }
+    if let Some(exec) = &mut prepared.exec {
+        exec.stdin = true;
+    }
+    let interactive = stdin().is_terminal();
+    let (quit, ended) = mpsc::unbounded_channel();
+    let keys: Box<dyn Read + Send> = if interactive {
+        ui::note("Ctrl-A x ends the guest at once");
+        Box::new(Keys::new(quit))
+    } else {
+        Box::new(stdin())
+    };
+    let streams =
+        Streams { stdin: Some(keys), stdout: Box::new(stdout()), stderr: Box::new(sink()) };
+    let ended = interactive.then_some(ended);
+    execute(prepared, &args.machine, streams, MessageFormat::Text, Some((terminal::size(), ended)))
+}

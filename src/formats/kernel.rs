@@ -1,0 +1,136 @@
+//! Kernel images: which architecture, which release.
+//!
+//! | image | told by | source |
+//! |---|---|---|
+//! | x86 bzImage | `HdrS` at 0x202; release by the pointer at 0x20e | `Documentation/arch/x86/boot.rst` |
+//! | arm64 Image | `ARM\x64` at 56 | `Documentation/arch/arm64/booting.rst` |
+//! | riscv Image | `RSC\x05` at 56 | `Documentation/arch/riscv/boot-image-header.rst` |
+//! | arm zImage | 0x016f2818 at 36 | `arch/arm/boot/compressed/head.S` |
+//! | any vmlinux | ELF, `e_machine` | `elf.h` |
+//!
+//! Compressed Images (gzip, EFI zboot) are not looked into: their architecture stays unknown.
+
+use crate::arch::Arch;
+
+/// Bytes from the image's start that [`identify`] wants to see.
+pub const HEAD_BYTES: usize = 64 << 10;
+
+/// What an image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelImage {
+    /// The architectures it can be of; several where the image does not say. Empty for one that is
+    /// none of the five.
+    pub arches: Vec<Arch>,
+    /// `uname -r`, where the image says so.
+    pub release: Option<String>,
+}
+
+/// Looks at the first [`HEAD_BYTES`] of a file. `None` when it is no kernel image that is known.
+pub fn identify(head: &[u8]) -> Option<KernelImage> {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
+    let known = |arches: &[Arch]| Some(KernelImage { arches: arches.to_vec(), release: None });
+    if at(0, b"\x7fELF") {
+        let machine = match head.get(5)? {
+            2 => u16::from_be_bytes(head.get(18..20)?.try_into().ok()?),
+            _ => u16::from_le_bytes(head.get(18..20)?.try_into().ok()?),
+        };
+        let arches = Arch::ALL.into_iter().filter(|arch| arch.elf_machine() == machine);
+        return Some(KernelImage { arches: arches.collect(), release: None });
+    }
+    if at(0x202, b"HdrS") {
+        return Some(bzimage(head));
+    }
+    if at(56, b"ARM\x64") {
+        return known(&[Arch::Arm64]);
+    }
+    if at(56, b"RSC\x05") {
+        return known(&[Arch::Riscv64]);
+    }
+    if at(36, &0x016f_2818_u32.to_le_bytes()) {
+        return known(&[Arch::Arm]);
+    }
+    // gzip, or an EFI zboot image: what is inside would have to be unpacked.
+    if at(0, b"\x1f\x8b") || (at(0, b"MZ") && at(4, b"zimg")) {
+        return known(&Arch::ALL);
+    }
+    None
+}
+
+fn bzimage(head: &[u8]) -> KernelImage {
+    let word = |offset: usize| {
+        head.get(offset..offset + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
+    };
+    // Protocol 2.12 and newer says whether there is a 64-bit entry point.
+    const XLF_KERNEL_64: u16 = 1;
+    let arches = if word(0x206) < 0x020c {
+        vec![Arch::Amd64, Arch::I386]
+    } else if word(0x236) & XLF_KERNEL_64 != 0 {
+        vec![Arch::Amd64]
+    } else {
+        vec![Arch::I386]
+    };
+    let version = match word(0x20e) {
+        0 => None,
+        offset => head.get(usize::from(offset) + 0x200..),
+    };
+    let release = version
+        .and_then(|text| text.split(|byte| *byte == b' ' || *byte == 0).next())
+        .filter(|release| !release.is_empty() && release.len() < 200)
+        .and_then(|release| std::str::from_utf8(release).ok())
+        .map(str::to_owned);
+    KernelImage { arches, release }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn image(parts: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        for (offset, part) in parts {
+            bytes[*offset..offset + part.len()].copy_from_slice(part);
+        }
+        bytes
+    }
+
+    #[test]
+    fn each_kind_is_told() {
+        let bz = |flags: &'static [u8]| {
+            image(&[
+                (0x202, b"HdrS\x0f\x02"),
+                (0x20e, &[0x20, 0x00]),
+                (0x236, flags),
+                (0x220, b"6.12.3-test (who@where) #1\0"),
+            ])
+        };
+        let kernel = identify(&bz(&[1, 0])).unwrap();
+        assert_eq!(kernel.arches, [Arch::Amd64]);
+        assert_eq!(kernel.release.as_deref(), Some("6.12.3-test"));
+        assert_eq!(identify(&bz(&[0, 0])).unwrap().arches, [Arch::I386]);
+        let rows: [(usize, &[u8], &[Arch]); 4] = [
+            (56, b"ARM\x64", &[Arch::Arm64]),
+            (56, b"RSC\x05", &[Arch::Riscv64]),
+            (36, &[0x18, 0x28, 0x6f, 0x01], &[Arch::Arm]),
+            (0, b"\x1f\x8b", &Arch::ALL),
+        ];
+        for (offset, magic, arches) in rows {
+            assert_eq!(identify(&image(&[(offset, magic)])).unwrap().arches, arches);
+        }
+        let elf = image(&[(0, b"\x7fELF\x02\x01"), (18, &[243, 0])]);
+        assert_eq!(identify(&elf).unwrap().arches, [Arch::Riscv64]);
+        assert_eq!(identify(b"#!/bin/sh"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_do_no_harm(mut head in proptest::collection::vec(any::<u8>(), 0..2048), kind in 0..4) {
+            let magic: (usize, &[u8]) =
+                [(0x202, &b"HdrS"[..]), (0, b"\x7fELF"), (56, b"RSC\x05"), (0, b"MZ")][kind as usize];
+            if let Some(place) = head.get_mut(magic.0..magic.0 + magic.1.len()) {
+                place.copy_from_slice(magic.1);
+            }
+            identify(&head);
+        }
+    }
+}

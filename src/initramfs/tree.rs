@@ -1,0 +1,232 @@
+//! Files and directories of the host to entries, without opening any of them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::entry::{
+    Body, Entry, HostFile, HostPath, Kind, Node, PathProblem, Reason, Request, Shown, Stamp,
+    normal_mode, normalize,
+};
+use super::problem::Problem;
+use crate::formats::cpio;
+
+/// How modes and owners of the host's files become those of entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Take the mode as it is instead of [`normal_mode`].
+    pub preserve_modes: bool,
+    /// Take owner and group as they are instead of root's.
+    pub preserve_owner: bool,
+}
+
+/// Turns files of the host into entries and gathers what is wrong with them.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) notices: Vec<String>,
+    /// Files of the host with several names, by device, inode and what else must be equal.
+    links: HashMap<(u64, u64, u32, u32, u32), u32>,
+    is_root: bool,
+}
+
+impl Scan {
+    pub(crate) fn new() -> Scan {
+        Scan { is_root: rustix::process::geteuid().is_root(), ..Scan::default() }
+    }
+
+    /// A number that no other group of hard links has.
+    pub(crate) fn new_link(&mut self) -> u32 {
+        let number = self.links.len() as u32;
+        self.links.insert((u64::MAX, u64::MAX, number, 0, 0), number);
+        number
+    }
+
+    /// Adds one file of any kind; a symbolic link stays one unless `follow`.
+    pub(crate) fn file(
+        &mut self,
+        src: &Path,
+        dest: Vec<u8>,
+        attributes: Attributes,
+        reason: Reason,
+        follow: bool,
+    ) {
+        let metadata = if follow { fs::metadata(src) } else { fs::symlink_metadata(src) };
+        match metadata {
+            Ok(metadata) => {
+                self.add(HostPath::whole(src), &metadata, dest, attributes, reason);
+            }
+            Err(source) => self.unreadable(src, &reason, source),
+        }
+    }
+
+    /// Adds a directory and everything in it. `dest` may be the root (empty).
+    pub(crate) fn tree(&mut self, src: &Path, dest: &[u8], attributes: Attributes, by: &Request) {
+        let reason = Reason::Tree(by.clone());
+        let root: Arc<Path> = src.into();
+        match fs::metadata(src) {
+            Ok(metadata) if !dest.is_empty() => {
+                self.add(
+                    HostPath::whole(src),
+                    &metadata,
+                    dest.to_vec(),
+                    attributes,
+                    reason.clone(),
+                );
+            }
+            Ok(_) => {}
+            Err(source) => return self.unreadable(src, &reason, source),
+        }
+        // Directories still to be read, as paths below the root. A stack instead of recursion:
+        // the depth of a tree is up to whoever made it.
+        let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
+        while let Some(below) = todo.pop() {
+            let dir = HostPath::below(&root, &below).get();
+            let listing = fs::read_dir(&dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+            let mut listing = match listing {
+                Ok(listing) => listing,
+                Err(source) => {
+                    self.unreadable(&dir, &reason, source);
+                    continue;
+                }
+            };
+            // Problems and notices come out in the same order everywhere.
+            listing.sort_by_cached_key(fs::DirEntry::file_name);
+            for item in listing {
+                let name = item.file_name();
+                let mut rest = below.clone();
+                if !rest.is_empty() {
+                    rest.push(b'/');
+                }
+                rest.extend_from_slice(name.as_bytes());
+                let metadata = match item.metadata() {
+                    Ok(metadata) => metadata,
+                    Err(source) => {
+                        self.unreadable(&item.path(), &reason, source);
+                        continue;
+                    }
+                };
+                let mut path = dest.to_vec();
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&rest);
+                if let Err(problem) = check(&path, name.as_bytes()) {
+                    self.problems.push(Problem::Destination {
+                        dest: path,
+                        by: by.clone(),
+                        problem,
+                    });
+                    continue;
+                }
+                if metadata.is_dir() {
+                    todo.push(rest.clone());
+                }
+                let host = HostPath::below(&root, &rest);
+                self.add(host, &metadata, path, attributes, reason.clone());
+            }
+        }
+    }
+
+    fn unreadable(&mut self, path: &Path, reason: &Reason, source: io::Error) {
+        let by = reason.request().cloned().unwrap_or_else(|| "the image".into());
+        self.problems.push(Problem::Read { path: path.to_owned(), by, source });
+    }
+
+    fn add(
+        &mut self,
+        host: HostPath,
+        metadata: &fs::Metadata,
+        path: Vec<u8>,
+        attributes: Attributes,
+        reason: Reason,
+    ) {
+        let file_type = metadata.file_type();
+        let mode = if attributes.preserve_modes && !file_type.is_symlink() {
+            metadata.mode() & 0o7777
+        } else {
+            normal_mode(metadata.mode())
+        };
+        let (uid, gid) =
+            if attributes.preserve_owner { (metadata.uid(), metadata.gid()) } else { (0, 0) };
+        let kind = if file_type.is_dir() {
+            Kind::Directory
+        } else if file_type.is_file() {
+            let size = metadata.len();
+            if size > cpio::SIZE_MAX {
+                let allocated = metadata.blocks().saturating_mul(512);
+                return self.problems.push(Problem::TooLarge { path: host.get(), size, allocated });
+            }
+            if let Err(source) = self.readable(&host, metadata) {
+                return self.unreadable(&host.get(), &reason, source);
+            }
+            let link = (metadata.nlink() > 1).then(|| {
+                let next = self.links.len() as u32;
+                let key = (metadata.dev(), metadata.ino(), mode, uid, gid);
+                *self.links.entry(key).or_insert(next)
+            });
+            let file = HostFile { path: host, size, stamp: Stamp::of(metadata) };
+            Kind::File { body: Body::Host(file), link }
+        } else if file_type.is_symlink() {
+            match fs::read_link(host.get()) {
+                Ok(target) => Kind::Symlink { target: target.into_os_string().into_vec() },
+                Err(source) => return self.unreadable(&host.get(), &reason, source),
+            }
+        } else if file_type.is_socket() {
+            let notice = format!(
+                "{} left out: `{}` is a socket, which means nothing in another machine",
+                Shown(&path),
+                host.get().display()
+            );
+            return self.notices.push(notice);
+        } else {
+            let rdev = metadata.rdev();
+            let rdev = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+            let (node, rdev) = if file_type.is_fifo() {
+                (Node::Fifo, (0, 0))
+            } else if file_type.is_block_device() {
+                (Node::Block, rdev)
+            } else {
+                (Node::Char, rdev)
+            };
+            Kind::Node { node, rdev }
+        };
+        self.entries.push(Entry { path, kind, mode, uid, gid, reason });
+    }
+
+    /// Whether a file can be read, found out without opening it.
+    fn readable(&self, host: &HostPath, metadata: &fs::Metadata) -> io::Result<()> {
+        if self.is_root || metadata.mode() & 0o444 == 0o444 {
+            return Ok(());
+        }
+        Ok(rustix::fs::access(host.get(), rustix::fs::Access::READ_OK)?)
+    }
+}
+
+/// [`normalize`]'s rules for a path that is put together from checked parts and one file name.
+fn check(path: &[u8], name: &[u8]) -> Result<(), PathProblem> {
+    if name.len() > cpio::COMPONENT_MAX {
+        Err(PathProblem::Component(name.len()))
+    } else if path.len() > cpio::NAME_MAX {
+        Err(PathProblem::Length(path.len()))
+    } else if path == cpio::TRAILER {
+        Err(PathProblem::Trailer)
+    } else {
+        Ok(())
+    }
+}
+
+/// The destination of a source that was given without one: the same path, from the root.
+pub(crate) fn default_dest(src: &Path) -> Result<Vec<u8>, PathProblem> {
+    normalize(src.as_os_str().as_bytes())
+}
+
+/// What a request for a host path means for the closure and for messages.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

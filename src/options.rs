@@ -1,0 +1,363 @@
+//! What the user wants, typed.
+//!
+//! [`Options`] is a value: making one touches nothing, and two equal ones give the same argv. What
+//! the environment says (`VMTEST_QEMU`, …) is read once, at the edge, into an [`Environment`] that
+//! is applied with [`Options::with_environment`].
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::accel::Accel;
+use crate::arch::{Arch, UnsupportedArch};
+use crate::duration;
+use crate::plan::FIRST_FD;
+use crate::qemu::{Device, Machine};
+use crate::quote;
+
+/// Bytes of memory a guest gets when nothing is said: 512 MiB.
+pub const DEFAULT_MEMORY_MIB: u64 = 512;
+
+/// Everything a machine is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Guest architecture.
+    pub arch: Arch,
+    /// QEMU's program and first arguments. Default: the architecture's program from `PATH`.
+    pub qemu: QemuCommand,
+    /// What is booted. Default: a disk, that is nothing of ours.
+    pub boot: Boot,
+    /// How guest code is executed. Default: [`Accel::Tcg`], which works everywhere.
+    pub accel: Accel,
+    /// Memory in MiB. Default: [`DEFAULT_MEMORY_MIB`]. Range: 1 to 4,194,304 (4 TiB).
+    pub memory_mib: u64,
+    /// Processors. Default: 1. Range: 1 to 255, fewer on some machines.
+    pub cpus: u32,
+    /// End the run when the guest's kernel panics or reboots (`panic=-1`, `-no-reboot`). Default: yes.
+    pub halt_on_kernel_panic: bool,
+    /// How much the kernel says on its console. Default: [`KernelLog::Full`].
+    pub kernel_log: KernelLog,
+    /// Devices, in the order in which they are added.
+    pub devices: Vec<Arc<dyn Device>>,
+    /// Parameters for the kernel's cmdline, after those of the machine and its devices.
+    pub kernel_args: Vec<String>,
+    /// Arguments for QEMU, after all others.
+    pub qemu_args: Vec<OsString>,
+    /// Limit for QEMU's whole life. Default: none here; the command line sets one.
+    pub timeout: Option<Duration>,
+    pub(crate) extra_files: Vec<Arc<OwnedFd>>,
+    pub(crate) env_kernel_args: Vec<String>,
+    pub(crate) env_qemu_args: Vec<OsString>,
+}
+
+/// QEMU's program with its first arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuCommand {
+    /// A name to look up in `PATH`, or a path.
+    pub program: OsString,
+    /// Arguments that come first.
+    pub args: Vec<OsString>,
+}
+
+/// What is booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Boot {
+    /// A kernel that QEMU loads itself.
+    Kernel {
+        /// The kernel image.
+        image: PathBuf,
+        /// Its initramfs.
+        initramfs: Initramfs,
+    },
+    /// Whatever the firmware finds on the machine's drives.
+    Disk,
+}
+
+/// Where the initramfs comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Initramfs {
+    /// There is none: the root file system is a drive or a share.
+    None,
+    /// This file, as it is.
+    Path(PathBuf),
+    /// One built for this run and handed over when the machine is started.
+    Built,
+}
+
+/// How much the kernel says on its console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelLog {
+    /// All messages: they end up in `console.log`.
+    #[default]
+    Full,
+    /// Warnings and worse (`loglevel=5`). An emulated UART costs a system call a byte.
+    Quiet,
+}
+
+impl Options {
+    /// A machine of this architecture with the defaults named at each field.
+    pub fn new(arch: Arch) -> Options {
+        Options {
+            arch,
+            qemu: QemuCommand { program: arch.qemu_program().into(), args: Vec::new() },
+            boot: Boot::Disk,
+            accel: Accel::Tcg,
+            memory_mib: DEFAULT_MEMORY_MIB,
+            cpus: 1,
+            halt_on_kernel_panic: true,
+            kernel_log: KernelLog::Full,
+            devices: Vec::new(),
+            kernel_args: Vec::new(),
+            qemu_args: Vec::new(),
+            timeout: None,
+            extra_files: Vec::new(),
+            env_kernel_args: Vec::new(),
+            env_qemu_args: Vec::new(),
+        }
+    }
+
+    /// Adds a device.
+    pub fn device(&mut self, device: impl Device + 'static) -> &mut Options {
+        self.devices.push(Arc::new(device));
+        self
+    }
+
+    /// Adds an open file that QEMU inherits, and returns its descriptor in QEMU.
+    pub fn add_file(&mut self, file: impl Into<OwnedFd>) -> i32 {
+        self.extra_files.push(Arc::new(file.into()));
+        FIRST_FD + self.extra_files.len() as i32 - 1
+    }
+
+    /// Applies what the environment says: fills what was not set, adds what is additive.
+    ///
+    /// `VMTEST_KERNEL_APPEND` goes before all other kernel parameters, `VMTEST_QEMU_APPEND` after all
+    /// other arguments, as in the reference.
+    #[must_use]
+    pub fn with_environment(mut self, environment: &Environment) -> Options {
+        let default = QemuCommand { program: self.arch.qemu_program().into(), args: Vec::new() };
+        if let (true, Some(command)) = (self.qemu == default, &environment.qemu) {
+            self.qemu = command.clone();
+        }
+        if let (Boot::Disk, Some(image)) = (&self.boot, &environment.kernel) {
+            self.boot = Boot::Kernel { image: image.clone(), initramfs: Initramfs::None };
+        }
+        if let (Boot::Kernel { initramfs: initramfs @ Initramfs::None, .. }, Some(path)) =
+            (&mut self.boot, &environment.initramfs)
+        {
+            *initramfs = Initramfs::Path(path.clone());
+        }
+        if self.timeout.is_none() {
+            self.timeout = environment.timeout;
+        }
+        self.env_kernel_args.extend(environment.kernel_append.iter().cloned());
+        self.env_qemu_args.extend(environment.qemu_append.iter().cloned());
+        self
+    }
+
+    pub(crate) fn machine(&self) -> Machine {
+        Machine {
+            accel: self.accel,
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            halt_on_kernel_panic: self.halt_on_kernel_panic,
+            kernel_log: self.kernel_log,
+            direct_kernel: matches!(self.boot, Boot::Kernel { .. }),
+        }
+    }
+}
+
+/// What the environment says, read once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// `VMTEST_ARCH`: the guest's architecture when none is given.
+    pub arch: Option<Arch>,
+    /// `VMTEST_QEMU`: program and first arguments, shell-quoted; used when the option is unset.
+    pub qemu: Option<QemuCommand>,
+    /// `VMTEST_QEMU_APPEND`: always added to QEMU's argv, shell-quoted.
+    pub qemu_append: Vec<OsString>,
+    /// `VMTEST_KERNEL`: used when the option is unset.
+    pub kernel: Option<PathBuf>,
+    /// `VMTEST_INITRAMFS`: used when the option is unset.
+    pub initramfs: Option<PathBuf>,
+    /// `VMTEST_INITRAMFS_OVERRIDE`: used instead of building an initramfs.
+    pub initramfs_override: Option<PathBuf>,
+    /// `VMTEST_KERNEL_APPEND`: always put before the kernel's parameters.
+    pub kernel_append: Option<String>,
+    /// `VMTEST_TIMEOUT`: used when the option is unset.
+    pub timeout: Option<Duration>,
+    /// `VMTEST_OVMF_CODE`: firmware program.
+    pub ovmf_code: Option<PathBuf>,
+    /// `VMTEST_OVMF_VARS`: firmware variable store.
+    pub ovmf_vars: Option<PathBuf>,
+    /// `VMTEST_ASSETS`: the asset manifest.
+    pub assets: Option<PathBuf>,
+    /// The cache directory: `VMTEST_CACHE`, else `$XDG_CACHE_HOME/vmtest`, else `$HOME/.cache/vmtest`.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// [`EnvironmentError`] names the variable whose value cannot be used.
+    pub fn read() -> Result<Environment, EnvironmentError> {
+        Environment::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// As [`Environment::read`], from any source of variables. An empty value counts as unset.
+    ///
+    /// # Errors
+    /// [`EnvironmentError`] names the variable whose value cannot be used.
+    pub fn from_lookup(
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Environment, EnvironmentError> {
+        let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let path = |name: &str| get(name).map(PathBuf::from);
+        let words = |name: &'static str| match get(name) {
+            None => Ok(Vec::new()),
+            Some(value) => {
+                quote::split(&value).map_err(|source| EnvironmentError::Quoting { name, source })
+            }
+        };
+
+        let arch = match get("VMTEST_ARCH") {
+            None => None,
+            Some(value) => Some(value.to_string_lossy().parse().map_err(EnvironmentError::Arch)?),
+        };
+        let mut qemu = words("VMTEST_QEMU")?.into_iter();
+        let timeout = match get("VMTEST_TIMEOUT") {
+            None => None,
+            Some(value) => {
+                Some(duration::parse(&value.to_string_lossy()).map_err(EnvironmentError::Timeout)?)
+            }
+        };
+        Ok(Environment {
+            arch,
+            qemu: qemu.next().map(|program| QemuCommand { program, args: qemu.collect() }),
+            qemu_append: words("VMTEST_QEMU_APPEND")?,
+            kernel: path("VMTEST_KERNEL"),
+            initramfs: path("VMTEST_INITRAMFS"),
+            initramfs_override: path("VMTEST_INITRAMFS_OVERRIDE"),
+            kernel_append: get("VMTEST_KERNEL_APPEND")
+                .map(|value| value.to_string_lossy().into_owned()),
+            timeout,
+            ovmf_code: path("VMTEST_OVMF_CODE"),
+            ovmf_vars: path("VMTEST_OVMF_VARS"),
+            assets: path("VMTEST_ASSETS"),
+            cache_dir: path("VMTEST_CACHE")
+                .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join("vmtest")))
+                .or_else(|| path("HOME").map(|dir| dir.join(".cache/vmtest"))),
+        })
+    }
+}
+
+/// A variable of the environment that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvironmentError {
+    /// `VMTEST_ARCH` names no architecture. Never a silent fallback to the host's.
+    #[error("VMTEST_ARCH: {0}")]
+    Arch(UnsupportedArch),
+    /// `VMTEST_TIMEOUT` is no duration.
+    #[error("VMTEST_TIMEOUT: {0}")]
+    Timeout(duration::Error),
+    /// Quotes are not closed.
+    #[error("{name}: {source}")]
+    Quoting {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it.
+        source: quote::UnbalancedQuotes,
+    },
+}
+
+impl EnvironmentError {
+    /// How to mend it.
+    pub fn hint(&self) -> String {
+        match self {
+            EnvironmentError::Arch(error) => error.hint(),
+            EnvironmentError::Timeout(error) => error.hint(),
+            EnvironmentError::Quoting { source, .. } => source.hint(),
+        }
+    }
+}
+
+impl QemuCommand {
+    /// A program without arguments.
+    pub fn new(program: impl AsRef<OsStr>) -> QemuCommand {
+        QemuCommand { program: program.as_ref().to_owned(), args: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Result<Environment, EnvironmentError> {
+        Environment::from_lookup(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn the_environment_fills_what_is_unset_and_adds_what_is_additive() {
+        let env = environment(&[
+            ("VMTEST_QEMU", "'/opt/my qemu/qemu' -L ."),
+            ("VMTEST_KERNEL", "/k"),
+            ("VMTEST_INITRAMFS", "/i"),
+            ("VMTEST_KERNEL_APPEND", "quiet dyndbg=\"file a.c +p\""),
+            ("VMTEST_QEMU_APPEND", "-m 1G"),
+            ("VMTEST_TIMEOUT", "1m20s"),
+        ])
+        .unwrap();
+        let unset = Options::new(Arch::Amd64).with_environment(&env);
+        assert_eq!(unset.qemu.program, "/opt/my qemu/qemu");
+        assert_eq!(unset.qemu.args, ["-L", "."]);
+        assert_eq!(
+            unset.boot,
+            Boot::Kernel { image: "/k".into(), initramfs: Initramfs::Path("/i".into()) }
+        );
+        assert_eq!(unset.timeout, Some(Duration::from_secs(80)));
+        assert_eq!(unset.env_kernel_args, ["quiet dyndbg=\"file a.c +p\""]);
+        assert_eq!(unset.env_qemu_args, ["-m", "1G"]);
+
+        let mut set = Options::new(Arch::Amd64);
+        set.qemu = QemuCommand::new("q");
+        set.boot = Boot::Kernel { image: "/mine".into(), initramfs: Initramfs::Built };
+        set.timeout = Some(Duration::from_secs(1));
+        let set = set.with_environment(&env);
+        assert_eq!(set.qemu.program, "q");
+        assert_eq!(set.boot, Boot::Kernel { image: "/mine".into(), initramfs: Initramfs::Built });
+        assert_eq!(set.timeout, Some(Duration::from_secs(1)));
+        assert_eq!(set.env_qemu_args, ["-m", "1G"]);
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_errors_that_name_the_variable() {
+        for (name, value) in
+            [("VMTEST_ARCH", "amd46"), ("VMTEST_TIMEOUT", "900"), ("VMTEST_QEMU", "qemu 'x")]
+        {
+            let error = environment(&[(name, value)]).unwrap_err();
+            assert!(error.to_string().starts_with(name), "{error}");
+            assert!(!error.hint().is_empty());
+        }
+    }
+
+    #[test]
+    fn empty_variables_count_as_unset() {
+        let names = ["VMTEST_ARCH", "VMTEST_QEMU", "VMTEST_KERNEL", "VMTEST_TIMEOUT"];
+        let env = environment(&names.map(|name| (name, ""))).unwrap();
+        assert_eq!(env, Environment::default());
+    }
+
+    #[test]
+    fn extra_files_get_the_descriptors_that_the_child_will_see() {
+        let mut options = Options::new(Arch::Arm);
+        let null = || std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(options.add_file(null()), 3);
+        assert_eq!(options.add_file(null()), 4);
+    }
+}

@@ -1,0 +1,151 @@
+//! The machine itself: board, processor, memory, UART, monitor, and the kernel arguments that go
+//! with them.
+
+use super::{Device, QemuOpt};
+use crate::accel::Accel;
+use crate::arch::Arch;
+use crate::options::KernelLog;
+use crate::plan::{CONSOLE, ChannelKind, MONITOR, PlanError, Planner};
+
+/// What every machine has.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    pub(crate) accel: Accel,
+    pub(crate) memory_mib: u64,
+    pub(crate) cpus: u32,
+    pub(crate) halt_on_kernel_panic: bool,
+    pub(crate) kernel_log: KernelLog,
+    pub(crate) direct_kernel: bool,
+}
+
+/// Largest memory that is passed on to QEMU: 4 TiB, what its largest machine takes.
+const MEMORY_MIB_MAX: u64 = 4 << 20;
+
+impl Machine {
+    fn check(&self, arch: Arch) -> Result<(), PlanError> {
+        let max = match arch {
+            // 32-bit: `virt` with highmem=off ends at 256 GiB of address space, of which RAM may use
+            // 3 GiB; x86 without a 64-bit kernel sees 4 GiB less the PCI hole.
+            Arch::Arm | Arch::I386 => 3 << 10,
+            Arch::Amd64 | Arch::Arm64 | Arch::Riscv64 => MEMORY_MIB_MAX,
+        };
+        if !(1..=max).contains(&self.memory_mib) {
+            return Err(PlanError::OutOfRange {
+                what: "memory",
+                given: format!("{}M", self.memory_mib),
+                range: format!("a guest of {arch} can have 1M to {max}M"),
+            });
+        }
+        // Limits of QEMU 10's machines: q35 288 with an IOMMU and 255 without, virt of arm with GICv2 8,
+        // virt of riscv 512.
+        let max = match arch {
+            Arch::Amd64 | Arch::I386 => 255,
+            Arch::Arm | Arch::Arm64 => 8,
+            Arch::Riscv64 => 512,
+        };
+        if !(1..=max).contains(&self.cpus) {
+            return Err(PlanError::OutOfRange {
+                what: "number of processors",
+                given: self.cpus.to_string(),
+                range: format!("a guest of {arch} can have 1 to {max}"),
+            });
+        }
+        Ok(())
+    }
+
+    fn board(&self, arch: Arch) -> QemuOpt {
+        match arch {
+            // No SATA, SMBus or VMware port: nothing of ours uses them, and a distribution's kernel
+            // looks for what is behind each.
+            Arch::Amd64 | Arch::I386 => QemuOpt::new("q35")
+                .switch("sata", false)
+                .switch("smbus", false)
+                .switch("vmport", false),
+            // Without ACPI the kernel takes the device tree, which is parsed sooner.
+            Arch::Arm64 => match (self.accel, self.direct_kernel) {
+                (Accel::Kvm, true) => {
+                    QemuOpt::new("virt").switch("acpi", false).kv("gic-version", "host")
+                }
+                (Accel::Kvm, false) => QemuOpt::new("virt").kv("gic-version", "host"),
+                (Accel::Tcg, true) => QemuOpt::new("virt").switch("acpi", false),
+                (Accel::Tcg, false) => QemuOpt::new("virt"),
+            },
+            // Common kernels have no LPAE and cannot reach a PCI window above 4 GiB.
+            Arch::Arm => QemuOpt::new("virt").switch("highmem", false),
+            Arch::Riscv64 => QemuOpt::new("virt"),
+        }
+    }
+
+    fn cpu(&self, arch: Arch) -> &'static str {
+        match (self.accel, arch) {
+            (Accel::Kvm, _) => "host",
+            // Everything TCG can do, for programs built for newer levels than x86-64-v1. Five-level
+            // page tables only make each emulated walk longer.
+            (Accel::Tcg, Arch::Amd64) => "max,la57=off",
+            (Accel::Tcg, Arch::I386) => "max",
+            // Boots faster than `max` under emulation: no pointer authentication to compute.
+            (Accel::Tcg, Arch::Arm64) => "cortex-a57",
+            (Accel::Tcg, Arch::Arm) => "cortex-a15",
+            (Accel::Tcg, Arch::Riscv64) => "rv64",
+        }
+    }
+
+    fn kernel_arguments(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        let arch = planner.arch();
+        // Messages before the UART's driver is up: a guest that hangs early still says something.
+        // On x86 the kernel has no device tree to find the UART in.
+        planner.kernel(match arch {
+            Arch::Amd64 | Arch::I386 => "earlycon=uart8250,io,0x3f8,115200",
+            Arch::Arm64 | Arch::Arm | Arch::Riscv64 => "earlycon",
+        })?;
+        planner.kernel_set("console", arch.serial_console())?;
+        if self.halt_on_kernel_panic {
+            // Reboot at once; with -no-reboot that ends QEMU. Linux's default is to hang.
+            planner.kernel("panic=-1")?;
+        }
+        if self.kernel_log == KernelLog::Quiet {
+            planner.kernel("loglevel=5")?;
+        }
+        // The self-tests of the kernel's cipher modules take some 100 ms emulated.
+        planner.kernel("cryptomgr.notests")?;
+        if matches!(arch, Arch::Amd64 | Arch::I386) && self.accel == Accel::Tcg {
+            // Workarounds for leaks of real processors make emulated code only slower.
+            planner.kernel("mitigations=off")?;
+            // The emulated timers are not wired as the check expects on slow hosts.
+            planner.kernel("no_timer_check")?;
+        }
+        Ok(())
+    }
+}
+
+impl Device for Machine {
+    fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        let arch = planner.arch();
+        self.check(arch)?;
+        // Nothing that was not asked for: no default devices, no configuration files of the host.
+        planner.qemu_flag("-nodefaults");
+        planner.qemu_flag("-no-user-config");
+        planner.qemu("-display", QemuOpt::new("none"));
+        planner.qemu("-machine", self.board(arch));
+        planner.qemu("-accel", QemuOpt::new(self.accel.to_string()));
+        planner.qemu("-cpu", QemuOpt::verbatim(self.cpu(arch)));
+        planner.qemu("-m", QemuOpt::new(format!("{}M", self.memory_mib)));
+        planner.qemu("-smp", QemuOpt::new(self.cpus.to_string()));
+
+        let console = planner.channel(CONSOLE, ChannelKind::Console);
+        planner.qemu("-serial", QemuOpt::verbatim(format!("chardev:{console}")));
+        let monitor = planner.channel(MONITOR, ChannelKind::Monitor);
+        planner.qemu("-mon", QemuOpt::new(format!("chardev={monitor}")).kv("mode", "control"));
+
+        if self.halt_on_kernel_panic {
+            planner.qemu_flag("-no-reboot");
+            // Tells QEMU of a panic by itself, for kernels whose reboot does not work.
+            planner.qemu("-device", QemuOpt::new("pvpanic-pci"));
+            planner.optional_module("pvpanic_pci");
+        }
+        if self.direct_kernel {
+            self.kernel_arguments(planner)?;
+        }
+        Ok(())
+    }
+}

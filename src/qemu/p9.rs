@@ -1,0 +1,170 @@
+//! 9p: host directories in the guest.
+
+use std::path::PathBuf;
+
+use vmtest_guest::proto::Mount;
+
+use super::{Device, QemuOpt};
+use crate::plan::{PlanError, Planner};
+
+/// The longest mount tag, in bytes (QEMU, `hw/9pfs/9p.h`: `MAX_TAG_LEN` is 32 with the final NUL;
+/// tried with 7.2 and 10.0).
+pub const MOUNT_TAG_MAX: usize = 31;
+
+/// Where the agent mounts shares: the tag is the name below it.
+const MOUNT_DIR: &str = "/mount/9p";
+
+/// Bytes of one 9p message. The kernel's default of 128 KiB (8 KiB before 5.15) costs a round trip
+/// for each; 512 KiB is what QEMU's virtqueue of 128 descriptors carries in one go.
+const MSIZE_BYTES: u32 = 512 * 1024;
+
+/// A host directory that the guest sees as a 9p file system, mounted at `/mount/9p/<tag>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct P9Share {
+    /// The directory on the host.
+    pub dir: PathBuf,
+    /// The mount tag: 1 to [`MOUNT_TAG_MAX`] bytes, unique in the machine.
+    pub tag: String,
+    /// The guest cannot write; enforced by QEMU.
+    pub read_only: bool,
+    /// How owners and modes are kept.
+    pub ownership: Ownership,
+}
+
+/// How owners, modes and special files that the guest makes are kept on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Files belong to whoever runs QEMU; a `chown` in the guest is accepted and forgotten.
+    #[default]
+    Host,
+    /// Owners and modes are kept in `.virtfs_metadata` directories beside the files, so that a guest
+    /// sees the owners it has set. Needs no root.
+    MappedFile,
+}
+
+impl Ownership {
+    fn security_model(self) -> &'static str {
+        match self {
+            Ownership::Host => "none",
+            Ownership::MappedFile => "mapped-file",
+        }
+    }
+}
+
+/// A mount tag that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TagError {
+    /// No tag at all.
+    #[error("empty mount tag")]
+    Empty,
+    /// Longer than virtio-9p can say.
+    #[error("mount tag `{tag}` is {} bytes long, virtio-9p allows {MOUNT_TAG_MAX}", .tag.len())]
+    TooLong {
+        /// The tag.
+        tag: String,
+    },
+    /// The tag names a directory below `/mount/9p`, so it cannot have a slash, or be `..`.
+    #[error("mount tag `{}` is no file name", .tag.escape_default())]
+    NotAFileName {
+        /// The tag.
+        tag: String,
+    },
+}
+
+impl TagError {
+    /// How to mend it.
+    pub fn hint(&self) -> String {
+        "give the share a short name of its own: `--share DIR:TAG`".into()
+    }
+
+    /// Checks a tag.
+    ///
+    /// # Errors
+    /// The rule that the tag breaks.
+    pub fn check(tag: &str) -> Result<(), TagError> {
+        let owned = || tag.to_owned();
+        if tag.is_empty() {
+            Err(TagError::Empty)
+        } else if tag.len() > MOUNT_TAG_MAX {
+            Err(TagError::TooLong { tag: owned() })
+        } else if tag == "." || tag == ".." || tag.contains(['/', '\0', '\n']) {
+            Err(TagError::NotAFileName { tag: owned() })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The back end and the device, shared by both kinds.
+fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, PlanError> {
+    planner.claim("9p share", &share.tag)?;
+    let id = planner.id("fsdev");
+    let mut backend = QemuOpt::new("local")
+        .kv("id", &id)
+        .kv("path", &share.dir)
+        .kv("security_model", share.ownership.security_model())
+        // A directory may span file systems; without this QEMU warns, and inode numbers collide.
+        .kv("multidevs", "remap");
+    if share.read_only {
+        backend = backend.switch("readonly", true);
+    }
+    planner.qemu("-fsdev", backend);
+    let device = QemuOpt::new("virtio-9p-pci").kv("fsdev", &id).kv("mount_tag", &share.tag);
+    planner.qemu("-device", device);
+    for module in ["virtio_pci", "9pnet_virtio", "9p"] {
+        planner.module(module);
+    }
+    Ok(id)
+}
+
+impl Device for P9Share {
+    fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        TagError::check(&self.tag)?;
+        let id = attach(planner, self)?;
+        // For programs that mount by themselves, such as the reference's vmmount. The kernel hands
+        // `NAME=value` that it does not know to init as environment.
+        planner.kernel_set(&format!("VMTEST_MOUNT9P_{id}"), &self.tag)?;
+        planner.mount(Mount {
+            source: self.tag.clone(),
+            target: format!("{MOUNT_DIR}/{}", self.tag),
+            fstype: "9p".into(),
+            // mmap: shared mappings work, and a file that the host changes is seen at the next open.
+            data: format!("trans=virtio,version=9p2000.L,msize={MSIZE_BYTES},cache=mmap"),
+            read_only: self.read_only,
+        });
+        Ok(())
+    }
+}
+
+/// A host directory as the guest's root file system, over 9p.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct P9Root {
+    /// The directory on the host.
+    pub dir: PathBuf,
+    /// The guest cannot write; enforced by QEMU.
+    pub read_only: bool,
+    /// How owners and modes are kept.
+    pub ownership: Ownership,
+}
+
+impl Device for P9Root {
+    fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        // The kernel looks for this tag, although it would be no file name.
+        let share = P9Share {
+            dir: self.dir.clone(),
+            tag: "/dev/root".into(),
+            read_only: self.read_only,
+            ownership: self.ownership,
+        };
+        attach(planner, &share)?;
+        for parameter in [
+            "root=/dev/root",
+            "rootfstype=9p",
+            &format!("rootflags=trans=virtio,version=9p2000.L,msize={MSIZE_BYTES}"),
+            if self.read_only { "ro" } else { "rw" },
+        ] {
+            planner.kernel(parameter)?;
+        }
+        Ok(())
+    }
+}
