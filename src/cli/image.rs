@@ -11,7 +11,7 @@ use vmtest::initramfs::Builder;
 use vmtest::initramfs::base::Base;
 use vmtest::report::FileIdentity;
 
-use super::error::{Failure, USAGE, chain};
+use super::error::{Failure, UNAVAILABLE, USAGE};
 use super::options::MachineArgs;
 use super::ui;
 
@@ -163,7 +163,12 @@ fn pad(file: &mut File) -> io::Result<()> {
 }
 
 fn problem(problems: &vmtest::initramfs::Problems) -> Failure {
-    Failure { code: super::error::UNAVAILABLE, text: chain(problems), hint: None }
+    let hints = problems.hints().join("\nhint: ");
+    Failure {
+        code: UNAVAILABLE,
+        text: problems.to_string(),
+        hint: (!hints.is_empty()).then_some(hints),
+    }
 }
 
 /// `SRC[:DEST]`. A source of which the whole text is a file's name needs no escape.
