@@ -14,6 +14,7 @@ pub mod arch;
 pub mod assets;
 pub mod cmdline;
 pub mod duration;
+mod environment;
 pub mod formats;
 pub mod initramfs;
 pub mod options;

@@ -4,4 +4,5 @@ mod boot;
 mod cli;
 mod closure;
 mod hostile;
+mod layers;
 mod support;
