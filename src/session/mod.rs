@@ -70,6 +70,7 @@ impl std::fmt::Debug for Prepared {
 }
 
 /// An image that is still to be built.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Image {
     Ready(PathBuf),
     Build {
