@@ -336,6 +336,10 @@ pub(crate) fn execute(
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
     }
+    if interactive && matches!(outcome.verdict, Verdict::Exited(_)) {
+        // The user typed `exit` and knows; a status is theirs to ask for.
+        return Ok(outcome.verdict.exit_code());
+    }
     conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())
 }

@@ -5,4 +5,5 @@ mod cli;
 mod closure;
 mod hostile;
 mod layers;
+mod shell;
 mod support;
