@@ -64,6 +64,8 @@ enum Commands {
     Initramfs(initramfs::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
+    /// Make initramfs images and look into them
+    Initramfs(initramfs::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -97,6 +99,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Shell(args)) => shell::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
+        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),
