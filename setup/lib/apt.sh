@@ -66,6 +66,9 @@ apt_state() {
       if apt-get "${apt_opts[@]}" -o APT::Update::Error-Mode=any update; then touch "$state/updated" && return 0; fi
       sleep $((try * 2))
     done
+    # One list of several may be broken for longer; without any there is nothing to go on with.
+    [ -n "$(find "$state/lists" -name '*_Packages' -size +0 -print -quit)" ] ||
+      fail 69 "cannot fetch the package lists of $(paste -sd, <<<"$4")" "is the network up? the log says more: $cache/log"
     echo "apt's lists are incomplete; going on with what is there"
     touch "$state/updated"
   } 8>"$state/lock"

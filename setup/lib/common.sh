@@ -10,6 +10,11 @@ say() { printf 'assets: %s\n' "$*" >&3; }
 
 # fail STATUS WHAT [HINT]: what failed on what, and the way out
 fail() {
+  # Several jobs may fail for the same reason; once is enough.
+  if [ -n "${work-}" ]; then
+    ! grep -qxF -- "$2" "$work/said" 2>/dev/null || exit "$1"
+    printf '%s\n' "$2" >>"$work/said"
+  fi
   printf 'error: %s\n' "$2" >&3
   [ -z "${3-}" ] || printf 'hint: %s\n' "$3" >&3
   exit "$1"
@@ -88,7 +93,7 @@ take_cache() {
 declare -A job_pid=()
 failed=0
 run_jobs() { # "COMPONENT ARG"...
-  local job log
+  local job log status
   set -m
   for job; do
     log=$(job_log "$job")
@@ -98,11 +103,14 @@ run_jobs() { # "COMPONENT ARG"...
   done
   set +m
   for job; do
-    wait "${job_pid[$job]}" || {
-      failed=1
+    status=0
+    wait "${job_pid[$job]}" || status=$?
+    if [ "$status" != 0 ]; then failed=1; fi
+    # 69: it has said what is wrong
+    if [ "$status" != 0 ] && [ "$status" != 69 ]; then
       say "$job failed; the end of $(job_log "$job"):"
       tail -n 15 "$(job_log "$job")" | sed 's/^/  | /' >&3
-    }
+    fi
     unset "job_pid[$job]"
     write_manifest
   done

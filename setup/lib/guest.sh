@@ -22,7 +22,7 @@ guest_fetch() { # ARCH,ARCH…: one job, since cargo builds several targets best
   local start=$EPOCHREALTIME arch triple libdir arches=() debian=() targets=() flags rust_reason=''
   local -A triple_of=()
   IFS=, read -ra arches <<<"$1"
-  cc_ensure
+  build_needs
   export CARGO_TERM_COLOR=never
   unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET CARGO_TARGET_DIR
   cd "$repo" || return

@@ -17,7 +17,7 @@ kernel_fetch() {
   local release real image direct
   read -r suite package <<<"$(kernel_source "$arch")"
   apt_release "$suite" "$arch"
-  real=$(apt-cache "${apt_opts[@]}" depends "$package" | awk '/Depends: linux-image-/ { print $2; exit }')
+  real=$(apt-cache "${apt_opts[@]}" depends "$package" | awk '/Depends: linux-image-/ { print $2; exit }') || :
   [ -n "$real" ] || fail 69 "the mirror has no package \`$package\` in $suite" "see $cache/log/kernel-$arch.log"
   apt_download "$debs" "$real"
   unpack "$root" "$debs"/*.deb

@@ -29,15 +29,17 @@ rust_musl_triple() {
   *) rust_triple "$1" | sed 's/gnu$/musl/' ;;
   esac
 }
-# Programs of this machine, build scripts among them, are linked by its own C compiler.
-cc_ensure() {
-  ! command -v cc >/dev/null || return 0
-  local packages='gcc libc6-dev'
-  [ "$(id -u)" = 0 ] || fail 69 "there is no C compiler (\`cc\`), which Rust needs to link" "sudo apt-get install $packages"
-  say "installing $packages, since there is no C compiler"
-  # shellcheck disable=SC2086
-  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install $packages; } >&2 ||
-    fail 69 "apt-get could not install $packages" "install a C compiler yourself and run this again"
+# What a build needs of the machine itself: the C compiler, which links programs of this machine
+# (build scripts among them), and the certificates that crates are downloaded with.
+build_needs() {
+  local packages=()
+  command -v cc >/dev/null || packages+=(gcc libc6-dev)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE-}${CARGO_HTTP_CAINFO-}" ] || packages+=(ca-certificates)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  [ "$(id -u)" = 0 ] || fail 69 "a build needs packages that are not installed: ${packages[*]}" "sudo apt-get install ${packages[*]}"
+  say "installing what a build needs: ${packages[*]}"
+  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "${packages[@]}"; } >&2 ||
+    fail 69 "apt-get could not install ${packages[*]}" "install them yourself and run this again"
 }
 env_name() { tr 'a-z-' 'A-Z_' <<<"$1"; } # as cargo spells a target in a variable's name
 

@@ -99,9 +99,9 @@ mod tests {
         let bz = |flags: &'static [u8]| {
             image(&[
                 (0x202, b"HdrS\x0f\x02"),
-                (0x20e, &[0x20, 0x00]),
+                (0x20e, &[0x00, 0x01]),
                 (0x236, flags),
-                (0x220, b"6.12.3-test (who@where) #1\0"),
+                (0x300, b"6.12.3-test (who@where) #1\0"),
             ])
         };
         let kernel = identify(&bz(&[1, 0])).unwrap();

@@ -108,43 +108,20 @@ pub fn weakdeps(text: &str) -> impl Iterator<Item = (String, Vec<String>)> {
     })
 }
 
-/// The lines of `modules.alias`: a pattern, not normalised, and the module's name.
-pub fn aliases(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.lines().filter_map(|line| {
-        let mut words = line.strip_prefix("alias ")?.split_ascii_whitespace();
-        Some((words.next()?, words.next()?))
-    })
-}
-
-/// All of `modules.alias` with normalised names, for [`find_aliases`].
-pub fn normal_aliases(text: &str) -> String {
-    let mut bracket = false;
-    let normal = text.chars().map(|c| {
-        match c {
-            '[' => bracket = true,
-            ']' | '\n' => bracket = false,
-            '-' if !bracket => return '_',
-            _ => {}
-        }
-        c
-    });
-    normal.collect()
-}
-
-/// The modules of which an alias matches, in the order of the file; both arguments normalised.
+/// The modules of which an alias in `modules.alias` matches, in the order of the file; `alias` is
+/// normalised.
 pub fn find_aliases<'a>(text: &'a str, alias: &str) -> Vec<&'a str> {
-    let Some(first) = alias.bytes().next() else { return Vec::new() };
-    // There are tens of thousands of lines: most are told apart by one byte.
-    let likely = |line: &&str| match line.as_bytes().get("alias ".len()) {
-        Some(b'*' | b'?' | b'[' | b'\\') => true,
-        byte => byte == Some(&first),
+    // There are tens of thousands of patterns: most differ before their first wildcard.
+    let likely = |pattern: &str| {
+        let fixed = pattern.bytes().take_while(|b| !matches!(b, b'*' | b'?' | b'[' | b'\\'));
+        let mut alias = alias.bytes();
+        fixed.map(|b| if b == b'-' { b'_' } else { b }).all(|b| alias.next() == Some(b))
     };
-    text.lines()
-        .filter(likely)
-        .flat_map(aliases)
-        .filter(|(pattern, _)| glob::matches(pattern.as_bytes(), alias.as_bytes()))
-        .map(|(_, name)| name)
-        .collect()
+    let matching = |pattern: &str| {
+        likely(pattern) && glob::matches(normal_name(pattern).as_bytes(), alias.as_bytes())
+    };
+    let lines = text.lines().filter_map(|line| line.strip_prefix("alias ")?.split_once(' '));
+    lines.filter(|(pattern, _)| matching(pattern)).map(|(_, name)| name.trim()).collect()
 }
 
 /// The names in `modules.builtin`.
@@ -336,10 +313,9 @@ mod tests {
         assert_eq!(soft[0].post, ["q"]);
         assert!(soft[1].pre.is_empty());
         assert_eq!(weakdeps("weakdep a b-c d\n").next().unwrap().1, ["b_c", "d"]);
-        assert_eq!(
-            aliases("# x\nalias fs-vfat vfat\nalias x\n").collect::<Vec<_>>(),
-            [("fs-vfat", "vfat")]
-        );
+        let text = "# x\nalias fs-vfat vfat\nalias x\nalias fs-v[a-f]* v-x\nalias pci:v* p\n";
+        assert_eq!(find_aliases(text, "fs_vfat"), ["vfat", "v-x"]);
+        assert!(find_aliases(text, "fs_").is_empty() && find_aliases(text, "").is_empty());
         assert_eq!(builtin("kernel/fs/ext4.ko\nx\n").collect::<Vec<_>>(), ["ext4"]);
         let entries: Vec<_> = builtin_modinfo(b"a.alias=x=y\0\0junk\0b.c.d=e\0").collect();
         assert_eq!(entries, [("a", "alias", "x=y"), ("b", "c.d", "e")]);
@@ -365,7 +341,7 @@ mod tests {
             dep_lines(&text).count();
             softdeps(&text).count();
             weakdeps(&text).count();
-            aliases(&text).count();
+            find_aliases(&text, "a");
             builtin(&text).count();
             builtin_modinfo(text.as_bytes()).count();
         }

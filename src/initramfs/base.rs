@@ -100,20 +100,15 @@ impl Base {
     fn add_modules(&self, dir: &Path, builder: &mut Builder) -> Result<(), BaseError> {
         let modules = Modules::open(dir)
             .map_err(|source| BaseError::Modules { dir: dir.to_owned(), source })?;
-        let options = SelectOptions::default();
-        let mut requests: Vec<Request> = self.modules.iter().map(Request::new).collect();
-        for name in &self.optional_modules {
-            let request = Request::new(name);
-            if modules.select(std::slice::from_ref(&request), &options).is_ok() {
-                requests.push(request);
-            }
-        }
+        let required = self.modules.iter().map(Request::new);
+        let optional = self.optional_modules.iter().map(Request::optional);
+        let requests: Vec<Request> = required.chain(optional).collect();
         let selection = modules
-            .select(&requests, &options)
+            .select(&requests, &SelectOptions::default())
             .map_err(|source| BaseError::Select { dir: dir.to_owned(), source })?;
         builder.by("a kernel module that the options need");
         let mut list = String::new();
-        for module in &selection.modules {
+        for module in selection.modules.iter().filter(|module| module.load) {
             let loaded = modules
                 .load(module, self.arch)
                 .map_err(|source| BaseError::Load { name: module.name.clone(), source })?;

@@ -39,7 +39,7 @@ pub struct Modules {
     weakdep: String,
     /// What lies on disk, for when `modules.dep` is wrong.
     on_disk: OnceLock<Index>,
-    /// `modules.alias`, normalised.
+    /// `modules.alias`.
     aliases: OnceLock<String>,
     builtin_aliases: OnceLock<Vec<(String, String)>>,
 }
@@ -66,6 +66,9 @@ pub struct Request {
     pub name: String,
     /// Parameters for loading it, `key=value` separated by spaces; default none.
     pub params: String,
+    /// Whether its absence is a note and not a problem; default false. `modules.dep` is then
+    /// believed when it does not have the module.
+    pub optional: bool,
 }
 
 /// What to take along with the requested modules.
@@ -152,6 +155,11 @@ pub enum ModuleNote {
     Builtin {
         /// The module's name.
         name: String,
+    },
+    /// Optional requests that do not exist: all of them in one note.
+    MissingOptional {
+        /// The names or aliases.
+        names: Vec<String>,
     },
     /// Soft or weak dependencies that do not exist: all of them in one note.
     MissingSoft {
@@ -314,7 +322,7 @@ impl Modules {
         let text = |name: &str| {
             let path = full.join(name);
             match std::fs::read(&path) {
-                Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+                Ok(bytes) => Ok(Some(lossy(bytes))),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(read(&path, e)),
             }
@@ -405,23 +413,24 @@ impl Modules {
     }
 
     /// Names of modules with an alias that matches, first those of files, else built-in ones.
-    fn by_alias(&self, alias: &str) -> Vec<&str> {
+    fn by_alias(&self, alias: &str) -> Vec<String> {
         let alias = normal_name(alias);
-        let mut names = kmod::find_aliases(self.aliases(), &alias);
+        let mut names: Vec<String> =
+            kmod::find_aliases(self.aliases(), &alias).into_iter().map(normal_name).collect();
         if names.is_empty() {
             let builtin = self.builtin_aliases().iter();
             let fits = |pattern: &str| glob::matches(pattern.as_bytes(), alias.as_bytes());
-            names = builtin.filter(|(p, _)| fits(p)).map(|(_, name)| name.as_str()).collect();
+            names = builtin.filter(|(p, _)| fits(p)).map(|(_, name)| name.clone()).collect();
         }
         let mut seen = HashSet::new();
-        names.retain(|name| seen.insert(*name));
+        names.retain(|name| seen.insert(name.clone()));
         names
     }
 
     fn aliases(&self) -> &str {
         self.aliases.get_or_init(|| {
             let bytes = std::fs::read(self.dir.join("modules.alias")).unwrap_or_default();
-            kmod::normal_aliases(&String::from_utf8_lossy(&bytes))
+            lossy(bytes)
         })
     }
 
@@ -456,6 +465,11 @@ impl Modules {
             index
         })
     }
+}
+
+/// Text of an index file; names in it are ASCII.
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 impl Index {
@@ -514,7 +528,12 @@ fn firmware_in(dir: &Path, place: &str, name: &str) -> Vec<FirmwareFile> {
 impl Request {
     /// The module `name` without parameters.
     pub fn new(name: impl Into<String>) -> Request {
-        Request { name: name.into(), params: String::new() }
+        Request { name: name.into(), params: String::new(), optional: false }
+    }
+
+    /// The module `name`, if the kernel has it.
+    pub fn optional(name: impl Into<String>) -> Request {
+        Request { optional: true, ..Request::new(name) }
     }
 }
 
@@ -593,6 +612,9 @@ impl fmt::Display for ModuleNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ModuleNote::Builtin { name } => write!(f, "module `{name}` is built into the kernel"),
+            ModuleNote::MissingOptional { names } => {
+                write!(f, "the kernel does not have {}", names.join(", "))
+            }
             ModuleNote::MissingSoft { missing } => {
                 let names: Vec<_> =
                     missing.iter().map(|(of, name)| format!("{name} (for {of})")).collect();

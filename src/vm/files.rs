@@ -34,22 +34,27 @@ pub enum FileError {
     Temporary(#[source] io::Error),
 }
 
-/// Opens or makes what the plan names.
-pub(super) fn make(file: &PlannedFile, initramfs: Option<&File>) -> Result<OwnedFd, FileError> {
+/// Opens or makes what the plan names. Remarks what was left out.
+pub(super) fn make(
+    file: &PlannedFile,
+    initramfs: Option<&File>,
+    notices: &mut Vec<String>,
+) -> Result<OwnedFd, FileError> {
     match &file.source {
         FileSource::Given(fd) => fd.try_clone().map_err(FileError::Temporary),
         FileSource::Initramfs => {
             let file = initramfs.ok_or(FileError::NoInitramfs)?;
             file.try_clone().map(OwnedFd::from).map_err(FileError::Temporary)
         }
-        FileSource::VfatImage(dir) => Ok(vfat_image(dir)?.into()),
+        FileSource::VfatImage(dir) => Ok(vfat_image(dir, notices)?.into()),
         FileSource::PrivateCopy(path) => Ok(private_copy(path)?.into()),
     }
 }
 
-fn vfat_image(dir: &Path) -> Result<File, FileError> {
+fn vfat_image(dir: &Path, notices: &mut Vec<String>) -> Result<File, FileError> {
     let mut image = tempfile::tempfile().map_err(FileError::Temporary)?;
-    crate::vfat::write_image(dir, &mut image)?;
+    let left_out = crate::vfat::write_image(dir, &mut image)?;
+    notices.extend(left_out.iter().map(ToString::to_string));
     Ok(image)
 }
 

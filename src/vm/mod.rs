@@ -117,6 +117,7 @@ pub struct Vm {
     console: Console,
     monitor: Monitor,
     channels: BTreeMap<String, UnixStream>,
+    notices: Vec<String>,
     started: Instant,
 }
 
@@ -159,8 +160,9 @@ impl Vm {
     /// Outside of a tokio runtime.
     pub fn start(plan: Plan, resources: Resources) -> Result<Vm, StartError> {
         let mut fds: Vec<OwnedFd> = Vec::new();
+        let mut notices = Vec::new();
         for file in plan.files() {
-            fds.push(files::make(file, resources.initramfs.as_ref())?);
+            fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
         let mut channels = BTreeMap::new();
         for channel in plan.channels() {
@@ -187,12 +189,17 @@ impl Vm {
         };
         let console = Console::new(stream(CONSOLE)?, resources.console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
-        Ok(Vm { plan, process, console, monitor, channels, started })
+        Ok(Vm { plan, process, console, monitor, channels, notices, started })
     }
 
     /// What it was started from.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What the user should know of the start: files that a read-only directory cannot hold.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// The guest's console.

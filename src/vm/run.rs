@@ -93,9 +93,12 @@ pub async fn run(
         verdict: Verdict::Ready,
         hello: None,
         phases: Phases::default(),
-        notices: Vec::new(),
+        notices: vm.notices().to_vec(),
         output_bytes: (0, 0),
     };
+    for text in vm.notices() {
+        watcher(Progress::Notice(text));
+    }
     let run_deadline = job.run_limit.map(|limit| (Limit::Run, limit));
     let started = vm.started();
     let console = vm.console().clone();

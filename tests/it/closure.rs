@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vmtest::arch::Arch;
+use vmtest::formats::ldcache::{self, Entry};
 use vmtest::initramfs::closure::{Closure, Resolver, Source};
 
 fn host() -> Arch {
@@ -54,4 +55,26 @@ fn a_program_moved_elsewhere_keeps_the_systems_libraries() {
     let here = resolver.program(&program, program.as_os_str().as_encoded_bytes(), &|_| false);
     assert_eq!(files(&there), files(&here.unwrap()));
     assert_eq!(there.items[0].dest, b"opt/it");
+}
+
+#[test]
+fn ldconfig_reads_the_cache_that_is_written() {
+    let entry = |name: &str, path: &str| Entry { name: name.into(), path: path.into() };
+    let entries = vec![entry("libb.so.10", "/x/libb.so.10"), entry("libb.so.9", "/opt/libb.so.9")];
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ldcache::write(host(), entries)).unwrap();
+    let ldconfig =
+        ["/usr/sbin/ldconfig", "/sbin/ldconfig"].into_iter().find(|p| Path::new(p).exists());
+    let Some(ldconfig) = ldconfig else {
+        eprintln!("no ldconfig on this host: nothing to compare with");
+        return;
+    };
+    let output = Command::new(ldconfig).args(["-p", "-C"]).arg(file.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text.lines().skip(1).take(2).map(str::trim).collect();
+    assert!(
+        lines[0].starts_with("libb.so.10 (libc6") && lines[0].ends_with("=> /x/libb.so.10"),
+        "{text}"
+    );
+    assert!(lines[1].ends_with("=> /opt/libb.so.9"), "{text}");
 }

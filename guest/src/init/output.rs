@@ -10,7 +10,7 @@ use super::stdin::wait_any;
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub(crate) fn relay(source: Source, mut port: File, ended: &Ended, done: impl Fn
             break false;
         }
         match read_some(&mut file, &mut buffer[..most]) {
-            Read1::Some(count) => {
+            Progress::Some(count) => {
                 if write_port(&mut port, &buffer[..count]).is_err() {
                     // The host is gone; the control port says so as well.
                     break false;
@@ -76,9 +76,9 @@ pub(crate) fn relay(source: Source, mut port: File, ended: &Ended, done: impl Fn
                 relayed += count as u64;
                 left = left.map(|left| left - count as u64);
             }
-            Read1::End => break true,
-            Read1::NothingNow if left.is_some() => break false,
-            Read1::NothingNow => {
+            Progress::End => break true,
+            Progress::NothingNow if left.is_some() => break false,
+            Progress::NothingNow => {
                 let wait = deadline.map(|at| at.saturating_duration_since(Instant::now()));
                 if wait == Some(Duration::ZERO) {
                     break false;
@@ -111,32 +111,37 @@ fn discard(file: &mut File, buffer: &mut Vec<u8>) {
     buffer.truncate(4 << 10);
     loop {
         match read_some(file, buffer) {
-            Read1::Some(_) => {}
-            Read1::End => return,
-            Read1::NothingNow => {
+            Progress::Some(_) => {}
+            Progress::End => return,
+            Progress::NothingNow => {
                 wait_any(&[(file.as_fd(), PollFlags::IN)], None);
             }
         }
     }
 }
 
-enum Read1 {
+/// What a read brought.
+enum Progress {
     Some(usize),
     NothingNow,
     End,
 }
 
-fn read_some(file: &mut File, buffer: &mut [u8]) -> Read1 {
+fn read_some(file: &mut File, buffer: &mut [u8]) -> Progress {
+    // EIO is how a terminal says that nobody has its other side open any more. The kernel looks for
+    // data first and for the other side then, so data written in between are behind the first EIO
+    // (seen with Linux 6.12); behind a second one there is nothing.
+    let mut closed = false;
     loop {
         match file.read(buffer) {
-            Ok(0) => return Read1::End,
-            Ok(count) => return Read1::Some(count),
-            Err(error) => match error.kind() {
-                std::io::ErrorKind::Interrupted => {}
-                std::io::ErrorKind::WouldBlock => return Read1::NothingNow,
-                // EIO is how a terminal says that nobody has its other side open any more.
-                _ => return Read1::End,
-            },
+            Ok(0) => return Progress::End,
+            Ok(count) => return Progress::Some(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::NothingNow,
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && !closed => {
+                closed = true;
+            }
+            Err(_) => return Progress::End,
         }
     }
 }

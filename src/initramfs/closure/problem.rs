@@ -421,6 +421,11 @@ impl MissingLibrary {
         });
         let name = self.sonames.first().map(|name| name.escape_ascii().to_string());
         let name = name.unwrap_or_default();
+        if name.contains('/') && self.tried.iter().any(|t| t.outcome == Outcome::Rejected) {
+            return "the name depends on the current directory: link with `-L DIR -l NAME`, or give \
+                    the library a soname"
+                .to_owned();
+        }
         let more = format!("`vmtest initramfs why --missing {name}` shows every directory tried");
         if let Some(path) = &self.elsewhere {
             let path = path.display();

@@ -71,6 +71,7 @@ struct Selector<'a> {
     depth: usize,
     later: Vec<(String, ModuleReason, bool)>,
     notes: Vec<ModuleNote>,
+    missing_optional: Vec<String>,
     missing_soft: Vec<(String, String)>,
     problems: Vec<ModuleProblem>,
     stale: Option<String>,
@@ -108,6 +109,7 @@ impl<'a> Selector<'a> {
             depth: 0,
             later: Vec::new(),
             notes: Vec::new(),
+            missing_optional: Vec::new(),
             missing_soft: Vec::new(),
             problems: Vec::new(),
             stale: None,
@@ -127,6 +129,9 @@ impl<'a> Selector<'a> {
         }
         if !self.problems.is_empty() {
             return Err(Stop::Problems(self.problems));
+        }
+        if !self.missing_optional.is_empty() {
+            self.notes.push(ModuleNote::MissingOptional { names: self.missing_optional });
         }
         if !self.missing_soft.is_empty() {
             self.notes.push(ModuleNote::MissingSoft { missing: self.missing_soft });
@@ -156,14 +161,25 @@ impl<'a> Selector<'a> {
             }
             Found::Builtin => self.builtin(&name),
             Found::Nothing => {
-                let on_disk = &self.modules.on_disk().files;
-                if on_disk.contains_key(&name) && !std::ptr::eq(self.index, self.modules.on_disk())
-                {
-                    self.stale.get_or_insert(format!("modules.dep does not have `{name}`"));
+                // Looking at thousands of files is for those who must have it.
+                if !request.optional {
+                    self.suspect(&name, "does not have");
                 }
                 let (name, release) = (given.to_owned(), self.modules.release.clone());
-                self.problems.push(ModuleProblem::Unknown { name, release });
+                if request.optional {
+                    self.missing_optional.push(name);
+                } else {
+                    self.problems.push(ModuleProblem::Unknown { name, release });
+                }
             }
+        }
+    }
+
+    /// Notes that `modules.dep` is stale if `name`, which it does not know, is on disk.
+    fn suspect(&mut self, name: &str, what: &str) {
+        let on_disk = self.modules.on_disk();
+        if on_disk.files.contains_key(name) && !std::ptr::eq(self.index, on_disk) {
+            self.stale.get_or_insert(format!("modules.dep {what} `{name}`"));
         }
     }
 
@@ -183,14 +199,11 @@ impl<'a> Selector<'a> {
             return Found::Builtin;
         }
         let names = self.modules.by_alias(alias);
-        let files: Vec<String> = names
-            .iter()
-            .filter(|name| self.index.files.contains_key(**name))
-            .map(|name| (*name).to_owned())
-            .collect();
+        let files: Vec<String> =
+            names.iter().filter(|name| self.index.files.contains_key(*name)).cloned().collect();
         if !files.is_empty() {
             Found::Modules(files)
-        } else if names.iter().any(|name| self.modules.builtin.contains(*name))
+        } else if names.iter().any(|name| self.modules.builtin.contains(name))
             || self.has_builtin_info(&names)
         {
             Found::Builtin
@@ -200,7 +213,7 @@ impl<'a> Selector<'a> {
     }
 
     /// Built-in modules that `modules.builtin` does not list: they only have a `modinfo` entry.
-    fn has_builtin_info(&self, names: &[&str]) -> bool {
+    fn has_builtin_info(&self, names: &[String]) -> bool {
         let builtin = self.modules.builtin_aliases();
         names.iter().any(|name| builtin.iter().any(|(_, known)| known == name))
     }
@@ -287,10 +300,7 @@ impl<'a> Selector<'a> {
         if self.index.files.contains_key(dep) {
             self.visit(dep, ModuleReason::Hard { of: of.to_owned() }, load);
         } else if !self.modules.builtin.contains(dep) {
-            let on_disk = self.modules.on_disk();
-            if on_disk.files.contains_key(dep) && !std::ptr::eq(self.index, on_disk) {
-                self.stale.get_or_insert(format!("modules.dep has no line for `{dep}`"));
-            }
+            self.suspect(dep, "has no line for");
             let chain = self.stack.iter().rev().cloned().collect();
             self.problems.push(ModuleProblem::MissingDependency { name: dep.to_owned(), chain });
         }

@@ -255,12 +255,22 @@ fn firmware_is_found_as_the_kernel_does() {
 #[test]
 fn parameters_reach_the_requested_module() {
     let tree = Tree::new().modules(&["a: b", "b:"]);
-    let request = Request { name: "a".into(), params: " x=1 ".into() };
-    let again = Request { name: "a".into(), params: "y=2".into() };
+    let with = |params: &str| Request { params: params.into(), ..Request::new("a") };
+    let (request, again) = (with(" x=1 "), with("y=2"));
     let modules = Modules::open(&tree.dir()).unwrap();
     let found = modules.select(&[request, again], &SelectOptions::default()).unwrap();
     let params: Vec<_> = found.modules.iter().map(|module| module.params.as_str()).collect();
     assert_eq!(params, ["", "x=1 y=2"]);
+}
+
+#[test]
+fn optional_modules_may_be_absent() {
+    let tree = Tree::new().modules(&["a:"]);
+    let requests = ["a", "b", "c"].map(Request::optional);
+    let modules = Modules::open(&tree.dir()).unwrap();
+    let found = modules.select(&requests, &SelectOptions::default()).unwrap();
+    assert_eq!(found.modules.len(), 1);
+    assert_eq!(found.notes[0].to_string(), "the kernel does not have b, c");
 }
 
 #[test]
