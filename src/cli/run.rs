@@ -190,11 +190,14 @@ fn find_kernel(
     let given = args.kernel.as_ref().or(environment.kernel.as_ref());
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => Kernel { path: path.clone(), modules: None, sha256: None },
-        (None, Some(pinned)) => Kernel {
-            path: pinned.image.path.clone(),
-            modules: pinned.modules.clone(),
-            sha256: Some(pinned.image.sha256.clone()),
-        },
+        (None, Some(pinned)) => {
+            let image = pinned.to_boot();
+            Kernel {
+                path: image.path.clone(),
+                modules: pinned.modules.clone(),
+                sha256: Some(image.sha256.clone()),
+            }
+        }
         (None, None) => {
             return Err(Failure::missing(
                 format!("there is no kernel for {arch}"),
@@ -208,7 +211,7 @@ fn find_kernel(
     let Some(found) = kernel::identify(&head) else {
         return Err(Failure::missing(
             format!("`{}` is no kernel image that vmtest knows", kernel.path.display()),
-            "a kernel is a bzImage, an Image, a zImage or a vmlinux",
+            "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux",
         ));
     };
     if !found.arches.contains(&arch) {
