@@ -280,11 +280,14 @@ fn find_kernel(
     };
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
-        (None, Some(pinned)) => FoundKernel {
-            path: pinned.image.path.clone(),
-            modules: pinned.modules.clone(),
-            sha256: Some(pinned.image.sha256.clone()),
-        },
+        (None, Some(pinned)) => {
+            let image = pinned.to_boot();
+            FoundKernel {
+                path: image.path.clone(),
+                modules: pinned.modules.clone(),
+                sha256: Some(image.sha256.clone()),
+            }
+        }
         (None, None) => return Err(Error::NoKernel { arch }),
     };
     let head = readable("kernel", &kernel.path)?;
