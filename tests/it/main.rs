@@ -1,4 +1,10 @@
 //! Integration tests, one binary.
 
+mod boot;
+mod cli;
 mod closure;
+mod hostile;
 mod initramfs;
+mod layers;
+mod shell;
+mod support;
