@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::codec::{Codec, Decoder};
 use super::entry::Stamp;
-use crate::formats::cpio::{Input, Member, ReadError, Reader, S_IFLNK, Streaming};
+use crate::formats::cpio::{FileInput, Input, Member, ReadError, Reader, S_IFLNK, Streaming};
 
 /// One run of archives in an image that is compressed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,9 +160,7 @@ impl Source {
             Source::Bytes(bytes) => read(&bytes[..], &mut visit),
             Source::File(file) => {
                 let file = file.try_clone().map_err(ArchiveError::Io)?;
-                let mut input = BufReader::with_capacity(16 << 10, file);
-                io::Seek::rewind(&mut input).map_err(ArchiveError::Io)?;
-                read(input, &mut visit)
+                read(FileInput::new(file).map_err(ArchiveError::Io)?, &mut visit)
             }
         }
     }
@@ -233,6 +231,7 @@ fn read<R: Input, E: From<ArchiveError>>(
             Some(Codec::None) => return Err(ArchiveError::Unaligned { offset }.into()),
             Some(codec) => codec,
         };
+        input.expect_all();
         let unpack = |source| ArchiveError::Unpack { offset, codec, source };
         let Some(decoder) = Decoder::new(codec, Counted { input, count: 0 }).map_err(unpack)?
         else {
