@@ -18,7 +18,7 @@ use crate::formats::cpio::{self, Fields, align4, member_len};
 
 /// Bytes that a thread reads and places at once: small enough for the second level cache, where
 /// the hash finds them again.
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 128 << 10;
 /// An image below this size is not worth a second thread.
 const THREADS_FROM_BYTES: u64 = 4 << 20;
 /// More threads than this only wait for each other: memory bandwidth and the hash are the limit.
@@ -573,13 +573,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Opens a file that was a regular one: without waiting, should it be a pipe by now.
-fn open(host: &HostFile) -> Result<File, Problem> {
+fn open_only(host: &HostFile) -> Result<File, Problem> {
     let path = host.path();
-    let file = std::fs::OpenOptions::new()
+    std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
         .open(&path)
-        .map_err(|source| Problem::Read { path, by: "the image".into(), source })?;
+        .map_err(|source| Problem::Read { path, by: "the image".into(), source })
+}
+
+/// Opens a file and checks that it is still the planned one.
+fn open(host: &HostFile) -> Result<File, Problem> {
+    let file = open_only(host)?;
     unchanged(host, &file)?;
     Ok(file)
 }
@@ -627,8 +632,9 @@ fn copy(
                 Some(file) => file,
                 // Opening failed when the first part was claimed; said then.
                 None if from > 0 || length < host.size => return Ok(()),
+                // Whether it is the planned file is seen afterwards: no more is read than was planned.
                 None => {
-                    opened = open(host)?;
+                    opened = open_only(host)?;
                     &opened
                 }
             };
