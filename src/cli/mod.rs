@@ -60,8 +60,6 @@ enum Commands {
     Run(options::RunArgs),
     /// An interactive shell in the guest
     Shell(options::ShellArgs),
-    /// Make and inspect initramfs images
-    Initramfs(initramfs::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
     /// Make initramfs images and look into them
@@ -97,7 +95,6 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         None => run::run(cli.run, &environment),
         Some(Commands::Run(args)) => run::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
-        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
