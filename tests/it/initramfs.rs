@@ -1,6 +1,7 @@
 //! Images: what goes in, what comes out, what is refused. `docs/images.md` maps its tables to these
 //! tests; `every_row_has_its_test` keeps the map honest.
 
+mod boot;
 mod cli;
 mod formats;
 mod nasty;
