@@ -15,6 +15,7 @@ pub mod assets;
 pub mod cmdline;
 pub mod configure;
 pub mod duration;
+mod environment;
 pub mod formats;
 pub mod initramfs;
 pub mod options;

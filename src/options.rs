@@ -199,15 +199,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the process's environment.
-    ///
-    /// # Errors
-    /// [`EnvironmentError`] names the variable whose value cannot be used.
-    pub fn read() -> Result<Environment, EnvironmentError> {
-        Environment::from_lookup(|name| std::env::var_os(name))
-    }
-
-    /// As [`Environment::read`], from any source of variables. An empty value counts as unset.
+    /// Reads variables from any source; [`Environment::read`] takes the process's. An empty value
+    /// counts as unset.
     ///
     /// # Errors
     /// [`EnvironmentError`] names the variable whose value cannot be used.

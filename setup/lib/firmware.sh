@@ -24,8 +24,8 @@ firmware_fetch() {
   amd64) code=OVMF/OVMF_CODE_4M.fd vars=OVMF/OVMF_VARS_4M.fd ;;
   arm64) code=AAVMF/AAVMF_CODE.no-secboot.fd vars=AAVMF/AAVMF_VARS.fd ;;
   esac
-  cp -L "$root/usr/share/$code" "$new/code.fd"
-  cp -L "$root/usr/share/$vars" "$new/vars.fd"
+  cp -L --sparse=always "$root/usr/share/$code" "$new/code.fd"
+  cp -L --sparse=always "$root/usr/share/$vars" "$new/vars.fd"
   {
     printf '{'
     for part in code vars; do

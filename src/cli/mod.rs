@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod generate;
 mod image;
+mod initramfs;
 mod interrupt;
 mod options;
 mod run;
@@ -59,6 +60,8 @@ enum Commands {
     Run(options::RunArgs),
     /// An interactive shell in the guest
     Shell(options::ShellArgs),
+    /// Make and inspect initramfs images
+    Initramfs(initramfs::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
@@ -92,6 +95,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         None => run::run(cli.run, &environment),
         Some(Commands::Run(args)) => run::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
+        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),

@@ -285,7 +285,6 @@ pub(crate) fn execute(
     {
         context.kernel.sha256 = assets::sha256(path).ok();
     }
-    let typed = prepared.plan.quoted(Spelling::Typed);
     let (tty, quit) = terminal.unzip();
     let interactive = tty.is_some();
     let mut job = prepared.job();
@@ -310,7 +309,10 @@ pub(crate) fn execute(
         })
         .await;
         drop(restore);
-        context.console_tail = console.last_lines(20);
+        context.console_tail = match outcome.verdict {
+            Verdict::Panicked { .. } => console.panic_lines(20),
+            _ => console.last_lines(20),
+        };
         context.qemu_version = version.borrow().clone();
         let mut outcome = outcome;
         for problem in collectors.finish().await {
@@ -327,7 +329,7 @@ pub(crate) fn execute(
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
     }
-    conclude(&context, &outcome, format, &typed, args.verbose || !has_agent);
+    conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())
 }
 
@@ -366,13 +368,7 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
 }
 
 /// Says how it ended.
-fn conclude(
-    context: &Context,
-    outcome: &Outcome,
-    format: MessageFormat,
-    typed: &OsStr,
-    seen_console: bool,
-) {
+fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_console: bool) {
     if format == MessageFormat::Json {
         let mut report = report::to_json(context, outcome);
         report["type"] = "verdict".into();
@@ -392,7 +388,10 @@ fn conclude(
         Verdict::Exited(_) | Verdict::NotStarted { .. } | Verdict::Interrupted { .. }
     ) {
         if !seen_console && !context.console_tail.is_empty() {
-            ui::note("the console's last lines:");
+            ui::note(match verdict {
+                Verdict::Panicked { .. } => "the console around the panic:",
+                _ => "the console's last lines:",
+            });
             ui::excerpt(&context.console_tail);
         }
         if outcome.hello.is_none() && context.console_tail.is_empty() {
@@ -409,9 +408,6 @@ fn conclude(
         ),
     }
     ui::note(&format!("repeat it: {}", context.repeat.display()));
-    if !matches!(verdict, Verdict::Exited(_) | Verdict::NotStarted { .. }) {
-        ui::note(&format!("QEMU alone: {}", typed.display()));
-    }
 }
 
 /// What a run without a command found.

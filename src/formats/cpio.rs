@@ -21,7 +21,7 @@
 mod read;
 mod write;
 
-pub use read::{Input, Member, ReadError, Reader, Streaming};
+pub use read::{Input, LinkKey, Member, ReadError, Reader, Streaming};
 pub use write::{Fields, WriteError, Writer, check_name, encode, encode_trailer, member_len};
 
 /// Length of a member's header.

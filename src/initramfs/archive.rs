@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::codec::{Codec, Decoder};
+use super::entry::Stamp;
 use crate::formats::cpio::{Input, Member, ReadError, Reader, S_IFLNK, Streaming};
 
 /// One run of archives in an image that is compressed as a whole.
@@ -132,6 +133,19 @@ impl Source {
         let mut spool = tempfile::tempfile()?;
         io::copy(&mut file, &mut spool)?;
         Ok(Source::File(Arc::new(spool)))
+    }
+
+    /// Identity of what is read, for the cache. Bytes in memory are told by their hash.
+    pub(crate) fn stamp(&self) -> io::Result<Stamp> {
+        match self {
+            Source::File(file) => Ok(Stamp::of(&file.metadata()?)),
+            Source::Bytes(bytes) => {
+                use sha2::{Digest, Sha256};
+                let hash = Sha256::digest(bytes);
+                let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| hash[at + i]));
+                Ok(Stamp { dev: word(0), ino: word(8), mtime_ns: i128::from(word(16)) })
+            }
+        }
     }
 
     /// Goes through all members in order.

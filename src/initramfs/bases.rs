@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::archive::{ArchiveError, Source, Visit};
-use super::entry::{Body, Entry, Kind, Node, Reason, Request, Shown, normalize};
+use super::entry::{Body, Entry, Kind, Node, Reason, Request, Shown, Stamp, normalize};
 use super::needs::Program;
 use super::problem::Problem;
 use super::tree::Scan;
@@ -18,6 +18,8 @@ pub(crate) struct Bases {
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Bodies from compressed segments.
     spool: Option<(Arc<File>, u64)>,
+    /// The archive that is being read.
+    stamp: Stamp,
 }
 
 /// Names of one file of a base archive.
@@ -41,6 +43,13 @@ impl From<ArchiveError> for Stop {
 impl Bases {
     /// Reads an archive and lays it over those before.
     pub(crate) fn add(&mut self, source: &Source, by: &Request, scan: &mut Scan) {
+        self.stamp = match source.stamp() {
+            Ok(stamp) => stamp,
+            Err(err) => {
+                let problem = ArchiveError::Io(err);
+                return scan.problems.push(Problem::Base { by: by.clone(), problem });
+            }
+        };
         let mut groups: HashMap<_, Group> = HashMap::new();
         let result = source.read(|visit| self.member(visit, source, by, &mut groups, scan));
         match result {
@@ -67,10 +76,11 @@ impl Bases {
         visit: Visit<'_>,
         source: &Source,
         by: &Request,
-        groups: &mut HashMap<(u32, (u32, u32), u32), Group>,
+        groups: &mut HashMap<cpio::LinkKey, Group>,
         scan: &mut Scan,
     ) -> Result<(), Stop> {
-        let Visit { member, in_place, target, body: reader, .. } = visit;
+        let Visit { member, segment, in_place, target, body: reader } = visit;
+        let origin = (segment, member.body_offset);
         if let Some(why) = member.ignored_by_linux() {
             scan.notices.push(format!("{} of {by} is left out: {why}", Shown(&member.name)));
             return Ok(());
@@ -102,10 +112,14 @@ impl Bases {
                 let size = u64::from(member.size);
                 let body = match source {
                     _ if size == 0 => Body::Bytes(Arc::default()),
-                    Source::File(file) if in_place => {
-                        Body::Range { file: file.clone(), offset: member.body_offset, size }
-                    }
-                    _ => self.keep(reader, size).map_err(|source| {
+                    Source::File(file) if in_place => Body::Range {
+                        file: file.clone(),
+                        offset: member.body_offset,
+                        size,
+                        stamp: self.stamp,
+                        origin,
+                    },
+                    _ => self.keep(reader, size, origin).map_err(|source| {
                         Stop::Other(Problem::Request {
                             by: by.clone(),
                             what: format!("cannot unpack {}: {source}", Shown(&path)),
@@ -161,7 +175,7 @@ impl Bases {
     }
 
     /// Keeps a body that cannot be read again: in memory while small, else in a nameless file.
-    fn keep(&mut self, reader: &mut dyn Read, size: u64) -> io::Result<Body> {
+    fn keep(&mut self, reader: &mut dyn Read, size: u64, origin: (usize, u64)) -> io::Result<Body> {
         const SMALL_BYTES: u64 = 4096;
         if size <= SMALL_BYTES {
             let mut bytes = Vec::with_capacity(size as usize);
@@ -182,7 +196,7 @@ impl Bases {
         if copied != size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Body::Range { file: file.clone(), offset, size })
+        Ok(Body::Range { file: file.clone(), offset, size, stamp: self.stamp, origin })
     }
 
     /// Lays the default base archive over those before.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::archive::Source;
 use super::bases::Bases;
-use super::closure::Resolver;
+use super::closure::{self, Resolver};
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
 use super::merge::merge;
@@ -63,7 +63,7 @@ pub struct ModulesRequest {
 /// What was asked for. Destinations are as given.
 #[derive(Clone, Debug)]
 enum What {
-    File { src: PathBuf, dest: Option<OsString>, follow: bool },
+    File { src: PathBuf, dest: Option<OsString>, how: How },
     Tree { src: PathBuf, dest: Option<OsString> },
     Binary { src: PathBuf, dest: Option<OsString> },
     Modules(ModulesRequest),
@@ -71,6 +71,17 @@ enum What {
     Command { role: Role, command: String },
     Multicall { src: PathBuf, names: Vec<String> },
     Made { dest: OsString, mode: u32, owner: (u32, u32), kind: Kind },
+}
+
+/// How a file of the host is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// As it is.
+    Plain,
+    /// A symbolic link is replaced by what it leads to.
+    Followed,
+    /// As it is, with the libraries of every ELF file in it.
+    WithLibraries,
 }
 
 #[derive(Clone, Debug)]
@@ -116,8 +127,8 @@ impl Builder {
         self
     }
 
-    /// A file of the host as it is: a symbolic link stays one, a device node becomes a node.
-    /// Without `dest` it gets the path that it has on the host.
+    /// A file of the host as it is, or a directory with everything in it: a symbolic link stays
+    /// one, a device node becomes a node. Without `dest` it gets the path that it has on the host.
     pub fn file(&mut self, src: impl AsRef<Path>, dest: Option<&str>) -> &mut Builder {
         self.file_os(src.as_ref(), dest.map(OsStr::new), false)
     }
@@ -129,9 +140,22 @@ impl Builder {
 
     /// [`Builder::file`] for a destination of any bytes.
     pub fn file_os(&mut self, src: &Path, dest: Option<&OsStr>, follow: bool) -> &mut Builder {
+        let how = if follow { How::Followed } else { How::Plain };
         self.push(
             || format!("file `{}`", src.display()),
-            What::File { src: src.to_owned(), dest: dest.map(OsStr::to_owned), follow },
+            What::File { src: src.to_owned(), dest: dest.map(OsStr::to_owned), how },
+        )
+    }
+
+    /// [`Builder::file_os`], with what the ELF files in it need: mkuimage's `-files`.
+    pub fn file_with_libraries(&mut self, src: &Path, dest: Option<&OsStr>) -> &mut Builder {
+        self.push(
+            || format!("file `{}`", src.display()),
+            What::File {
+                src: src.to_owned(),
+                dest: dest.map(OsStr::to_owned),
+                how: How::WithLibraries,
+            },
         )
     }
 
@@ -309,11 +333,27 @@ impl Builder {
         self
     }
 
+    /// What the closures of the programs found worth telling, missing libraries that may be missing
+    /// among it.
+    pub fn notes(&self) -> Vec<closure::Note> {
+        self.gather().notes
+    }
+
     /// Looks at everything that was asked for and lays the image out. Nothing is written.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first problem.
     pub fn finish(&self) -> Result<Image, Problems> {
+        let Scan { entries, mut problems, mut notices, .. } = self.gather();
+        let entries = merge(entries, self.take_later, &mut problems, &mut notices);
+        match Problems::new(problems) {
+            Some(problems) => Err(problems),
+            None => Ok(Image::new(entries, notices, self.mtime)),
+        }
+    }
+
+    /// Looks at everything that was asked for.
+    fn gather(&self) -> Scan {
         let mut scan = Scan::new();
         let mut programs = Vec::new();
         let mut needs = Needs::default();
@@ -344,12 +384,7 @@ impl Builder {
             .library_dirs(self.library_dirs.iter().cloned())
             .allow_missing(self.allow_missing.iter().cloned());
         needs.programs(resolver, &programs, &self.provided, self.attributes, &mut scan);
-        let Scan { entries, mut problems, mut notices, .. } = scan;
-        let entries = merge(entries, self.take_later, &mut problems, &mut notices);
-        match Problems::new(problems) {
-            Some(problems) => Err(problems),
-            None => Ok(Image::new(entries, notices, self.mtime)),
-        }
+        scan
     }
 
     /// Adds the links of commands: everything they can lead to is known by now.
@@ -397,7 +432,11 @@ impl Builder {
             Ok(path) => path,
             Err((dest, problem)) => return scan.problems.push(refuse(dest, problem)),
         };
-        let root_allowed = matches!(what, What::Tree { .. });
+        let root_allowed = match what {
+            What::Tree { .. } => true,
+            What::File { src, how, .. } => is_dir(&absolute(src), *how),
+            _ => false,
+        };
         if path.is_empty() && !root_allowed {
             let given = match what {
                 What::File { dest: Some(dest), .. }
@@ -414,9 +453,18 @@ impl Builder {
             return scan.problems.push(refuse(given, super::entry::PathProblem::Empty));
         }
         match what {
-            What::File { src, follow, .. } => {
-                let reason = Reason::Asked(by.clone());
-                scan.file(&absolute(src), path, self.attributes, reason, *follow);
+            What::File { src, how, .. } => {
+                let src = absolute(src);
+                let first = scan.entries.len();
+                if is_dir(&src, *how) {
+                    scan.tree(&src, &path, self.attributes, by);
+                } else {
+                    let reason = Reason::Asked(by.clone());
+                    scan.file(&src, path, self.attributes, reason, *how == How::Followed);
+                }
+                if *how == How::WithLibraries {
+                    programs.extend(scan.take_elf_files(first, by));
+                }
             }
             What::Modules(_) | What::Base(_) | What::Command { .. } | What::Multicall { .. } => {}
             What::Binary { src, .. } => {
@@ -439,6 +487,13 @@ impl Builder {
                 });
             }
         }
+    }
+}
+
+fn is_dir(src: &Path, how: How) -> bool {
+    match how {
+        How::Followed => src.is_dir(),
+        _ => src.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()),
     }
 }
 

@@ -31,6 +31,14 @@ pub enum Reason {
         /// What needs it, and how.
         why: Arc<closure::Reason>,
     },
+    /// It leads to a command (`--init`, `--default-sh`, `--uinit`).
+    Command {
+        /// Who asked for it.
+        by: Request,
+        /// Path of the command. The link's text is made of it when it is known where the link and
+        /// the command end up.
+        target: Arc<[u8]>,
+    },
     /// Kernel modules need it: the list of those to load.
     ModuleList(Request),
     /// It is the directory of another entry.
@@ -42,7 +50,9 @@ impl Reason {
     pub fn request(&self) -> Option<&Request> {
         match self {
             Reason::Asked(by) | Reason::Tree(by) | Reason::Base(by) => Some(by),
-            Reason::Needed { by, .. } | Reason::ModuleList(by) => Some(by),
+            Reason::Needed { by, .. } | Reason::Command { by, .. } | Reason::ModuleList(by) => {
+                Some(by)
+            }
             Reason::Parent => None,
         }
     }
@@ -51,7 +61,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Asked(by) => f.write_str(by),
+            Reason::Asked(by) | Reason::Command { by, .. } => f.write_str(by),
             Reason::Tree(by) => write!(f, "in the tree of {by}"),
             Reason::Base(by) => write!(f, "in {by}"),
             Reason::Needed { by, why } => write!(f, "{why}, for {by}"),
@@ -274,6 +284,10 @@ pub enum Body {
         offset: u64,
         /// Its length.
         size: u64,
+        /// The archive that it is from.
+        stamp: Stamp,
+        /// Where it was there: segment, and offset of the body in the unpacked segment.
+        origin: (usize, u64),
     },
 }
 
@@ -294,6 +308,8 @@ pub struct HostFile {
     pub(crate) path: HostPath,
     pub(crate) size: u64,
     pub(crate) stamp: Stamp,
+    /// Everybody may read it.
+    pub(crate) public: bool,
 }
 
 impl HostFile {
@@ -330,8 +346,8 @@ impl HostPath {
 }
 
 /// Identity and times of a file: equal ones mean that it did not change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Stamp {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) mtime_ns: i128,

@@ -121,6 +121,35 @@ impl Image {
         self.bytes
     }
 
+    /// Time of every entry.
+    pub fn mtime(&self) -> u32 {
+        self.mtime
+    }
+
+    /// Bytes that the unpacked files take in the guest's memory, page by page, links once.
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.places.iter().map(|place| place.body.next_multiple_of(4096)).sum()
+    }
+
+    /// Whether files that only some users of the host may read are in it.
+    pub fn is_private(&self) -> bool {
+        self.entries.iter().any(|entry| match &entry.kind {
+            Kind::File { body: Body::Host(file), .. } => !file.public,
+            _ => false,
+        })
+    }
+
+    /// Whether all files of the host were last written to some time before `now`: the grain of a
+    /// file system's clock hides a later change within the same tick.
+    pub fn settled(&self, now: std::time::SystemTime) -> bool {
+        const GRAIN_NS: i128 = 50_000_000;
+        let now = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as i128);
+        self.entries.iter().all(|entry| match &entry.kind {
+            Kind::File { body: Body::Host(file), .. } => file.stamp.mtime_ns + GRAIN_NS < now,
+            _ => true,
+        })
+    }
+
     /// Writes the archive to any sink.
     ///
     /// # Errors

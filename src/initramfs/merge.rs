@@ -6,7 +6,9 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 use super::entry::{Body, Entry, Kind, Reason, Shown, parent};
+use super::inspect::follow;
 use super::problem::Problem;
+use super::uroot::relative;
 
 /// Links that Linux follows in one look-up.
 const HOPS_MAX: usize = 40;
@@ -26,7 +28,7 @@ pub(crate) fn merge(
     problems: &mut Vec<Problem>,
     notices: &mut Vec<String>,
 ) -> Vec<Entry> {
-    let mut entries = follow_links(entries, problems, notices);
+    let mut entries = follow_links(entries, problems);
     // Stable: within a path the order of the requests is kept.
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let mut merged: Vec<Entry> = Vec::with_capacity(entries.len());
@@ -38,7 +40,47 @@ pub(crate) fn merge(
             _ => merged.push(entry),
         }
     }
-    add_parents(merged, problems)
+    let mut entries = add_parents(merged, problems);
+    lead_to_commands(&mut entries, problems);
+    entries
+}
+
+/// Writes the texts of links to commands, relative to where the links are in the end, and makes
+/// sure that the commands exist.
+fn lead_to_commands(entries: &mut [Entry], problems: &mut Vec<Problem>) {
+    for index in 0..entries.len() {
+        let Reason::Command { by, target } = &entries[index].reason else { continue };
+        if !matches!(entries[index].kind, Kind::Symlink { .. }) {
+            continue;
+        }
+        let look = |path: &[u8]| {
+            let found = entries.binary_search_by(|other| other.path.as_slice().cmp(path)).ok()?;
+            match &entries[found].kind {
+                // Its own old text must not be followed.
+                Kind::Symlink { target } if found != index => Some(Some(target.clone())),
+                _ => Some(None),
+            }
+        };
+        // The command's own name stays: programs with many names look at it.
+        let dir = follow(parent(target), &look).unwrap_or_else(|| parent(target).to_vec());
+        let name = &target[parent(target).len()..];
+        let mut path = dir;
+        path.extend_from_slice(if path.is_empty() {
+            name.strip_prefix(b"/").unwrap_or(name)
+        } else {
+            name
+        });
+        if follow(&path, &look).is_none_or(|end| end == entries[index].path) {
+            problems.push(Problem::Request {
+                by: by.clone(),
+                what: format!("{} leads nowhere in the image", Shown(target)),
+                hint: Some("put the command into the image with `--bin`".into()),
+            });
+            continue;
+        }
+        let text = relative(&entries[index].path, &path);
+        entries[index].kind = Kind::Symlink { target: text };
+    }
 }
 
 /// How much an entry's mode was meant: the higher one wins among directories.
@@ -49,7 +91,7 @@ fn rank(entry: &Entry) -> u8 {
         Reason::Tree(_) | Reason::Needed { .. } if entry.mode == 0o755 => 1,
         Reason::Base(_) => 2,
         Reason::Tree(_) | Reason::Needed { .. } => 3,
-        Reason::Asked(_) | Reason::ModuleList(_) => 4,
+        Reason::Asked(_) | Reason::Command { .. } | Reason::ModuleList(_) => 4,
     }
 }
 
@@ -169,7 +211,7 @@ pub(crate) fn open(body: &Body) -> Result<Box<dyn Read + Send + '_>, Problem> {
                 Err(source) => return Err(Problem::Read { path, by, source }),
             }
         }
-        Body::Range { file, offset, size } => {
+        Body::Range { file, offset, size, .. } => {
             Box::new(RangeReader { file, offset: *offset, end: offset + size })
         }
     })
@@ -192,11 +234,7 @@ impl Read for RangeReader<'_> {
 }
 
 /// Replaces paths that lead through symbolic links of the image.
-fn follow_links(
-    mut entries: Vec<Entry>,
-    problems: &mut Vec<Problem>,
-    notices: &mut Vec<String>,
-) -> Vec<Entry> {
+fn follow_links(mut entries: Vec<Entry>, problems: &mut Vec<Problem>) -> Vec<Entry> {
     // Where a link leads changes where other links are, so this is repeated until nothing moves.
     for _ in 0..HOPS_MAX {
         let links: HashMap<Vec<u8>, Vec<u8>> = entries
@@ -210,7 +248,6 @@ fn follow_links(
             return entries;
         }
         let mut moved = false;
-        let mut told: BTreeMap<Vec<u8>, (Vec<u8>, usize)> = BTreeMap::new();
         let mut last: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
         let before = problems.len();
         entries.retain_mut(|entry| {
@@ -229,8 +266,6 @@ fn follow_links(
                 return false;
             };
             if resolved != dir {
-                let told = told.entry(dir.clone()).or_insert_with(|| (resolved.clone(), 0));
-                told.1 += 1;
                 let rest = entry.path[dir.len()..].to_vec();
                 entry.path = resolved.clone();
                 entry.path.extend_from_slice(if resolved.is_empty() && !rest.is_empty() {
@@ -242,13 +277,6 @@ fn follow_links(
             }
             !entry.path.is_empty()
         });
-        for (from, (to, count)) in told {
-            notices.push(format!(
-                "{count} entries for {} are put into {}, where a symbolic link leads",
-                Shown(&from),
-                Shown(&to)
-            ));
-        }
         if !moved || problems.len() > before {
             return entries;
         }

@@ -54,6 +54,7 @@ impl Needs {
         for Program { src, dest, by } in programs {
             match resolver.program(src, dest, &|path| present.contains(path)) {
                 Ok(closure) => {
+                    scan.notes.extend(closure.notes.iter().cloned());
                     scan.notices.extend(closure.notes.iter().map(|note| format!("{by}: {note}")));
                     for item in closure.items {
                         // Libraries that several programs need are looked at once.

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::closure;
 use super::entry::{
     Body, Entry, HostFile, HostPath, Kind, Node, PathProblem, Reason, Request, Shown, Stamp,
     normal_mode, normalize,
 };
+use super::needs::Program;
 use super::problem::Problem;
 use crate::formats::cpio;
 
@@ -30,6 +32,7 @@ pub(crate) struct Scan {
     pub(crate) entries: Vec<Entry>,
     pub(crate) problems: Vec<Problem>,
     pub(crate) notices: Vec<String>,
+    pub(crate) notes: Vec<closure::Note>,
     /// Files of the host with several names, by device, inode and what else must be equal.
     links: HashMap<(u64, u64, u32, u32, u32), u32>,
     is_root: bool,
@@ -133,6 +136,21 @@ impl Scan {
         }
     }
 
+    /// Takes the ELF files out of the entries from `first` on: they come back with what they need.
+    pub(crate) fn take_elf_files(&mut self, first: usize, by: &Request) -> Vec<Program> {
+        let mut programs = Vec::new();
+        let added = self.entries.split_off(first);
+        for entry in added {
+            match &entry.kind {
+                Kind::File { body: Body::Host(file), .. } if is_elf(&file.path()) => {
+                    programs.push(Program { src: file.path(), dest: entry.path, by: by.clone() });
+                }
+                _ => self.entries.push(entry),
+            }
+        }
+        programs
+    }
+
     fn unreadable(&mut self, path: &Path, reason: &Reason, source: io::Error) {
         let by = reason.request().cloned().unwrap_or_else(|| "the image".into());
         self.problems.push(Problem::Read { path: path.to_owned(), by, source });
@@ -170,7 +188,8 @@ impl Scan {
                 let key = (metadata.dev(), metadata.ino(), mode, uid, gid);
                 *self.links.entry(key).or_insert(next)
             });
-            let file = HostFile { path: host, size, stamp: Stamp::of(metadata) };
+            let public = metadata.mode() & 0o004 != 0;
+            let file = HostFile { path: host, size, stamp: Stamp::of(metadata), public };
             Kind::File { body: Body::Host(file), link }
         } else if file_type.is_symlink() {
             match fs::read_link(host.get()) {
@@ -224,6 +243,13 @@ fn check(path: &[u8], name: &[u8]) -> Result<(), PathProblem> {
 /// The destination of a source that was given without one: the same path, from the root.
 pub(crate) fn default_dest(src: &Path) -> Result<Vec<u8>, PathProblem> {
     normalize(src.as_os_str().as_bytes())
+}
+
+/// Whether a file begins as ELF files do. One that cannot be read is reported later.
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && &magic == b"\x7fELF"
 }
 
 /// What a request for a host path means for the closure and for messages.

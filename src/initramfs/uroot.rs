@@ -84,7 +84,7 @@ pub(crate) fn entries(
                 mode: 0o777,
                 uid: 0,
                 gid: 0,
-                reason: Reason::Asked(by.clone()),
+                reason: Reason::Command { by: by.clone(), target: target.as_slice().into() },
             });
         }
     }

@@ -122,7 +122,11 @@ impl Error {
             Error::Sysroot { .. } => {
                 "--sysroot names the directory that holds the guest's /usr and /lib".into()
             }
-            Error::Base(_) | Error::Image(_) => return None,
+            Error::Base(_) => return None,
+            Error::Image(problems) => {
+                let hints = problems.hints().join("\nhint: ");
+                return (!hints.is_empty()).then_some(hints);
+            }
             Error::Temporary(_) => "TMPDIR names the directory for temporary files".into(),
             Error::Start(error) => return error.hint(),
         })

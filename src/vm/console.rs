@@ -56,6 +56,8 @@ impl Console {
                 });
                 reader.push(&buffer[..n]);
             }
+            // Before the end is told: a sink may print its last line when it is dropped.
+            drop(sinks);
             reader.progress.send_modify(|progress| progress.closed = true);
         });
         tokio::spawn(async move {
@@ -76,6 +78,22 @@ impl Console {
     /// The last lines, as well as they can be read, without control characters.
     pub fn last_lines(&self, count: usize) -> Vec<String> {
         last_lines(&self.shared.lock(), count)
+    }
+
+    /// The lines around the kernel's panic: a few before it, where an oops says its reason, and those
+    /// behind it. The last lines when there was no panic.
+    pub fn panic_lines(&self, count: usize) -> Vec<String> {
+        const BEFORE: usize = 4;
+        let transcript = self.shared.lock();
+        let Some(at) = find(&transcript, PANIC) else { return last_lines(&transcript, count) };
+        let line_end = transcript[at..].iter().position(|byte| *byte == b'\n');
+        let (before, after) =
+            transcript.split_at(line_end.map_or(transcript.len(), |end| at + end));
+        let mut lines = last_lines(before, BEFORE + 1);
+        let rest =
+            after.split(|byte| *byte == b'\n').map(printable).filter(|line| !line.is_empty());
+        lines.extend(rest.take(count.saturating_sub(lines.len())));
+        lines
     }
 
     /// Types bytes at the console.
@@ -331,6 +349,12 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), console.panicked()).await.is_err());
         guest.write_all(b" syncing: Attempted to kill init!\r\n---").await.unwrap();
         tokio::time::timeout(SECOND, console.panicked()).await.unwrap();
+        guest.write_all(b"[ cut ]\r\nCPU: 0\r\n").await.unwrap();
+        let mut cursor = console.cursor();
+        cursor.expect("CPU: 0\r\n", SECOND).await.unwrap();
+        let panic = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!";
+        assert_eq!(console.panic_lines(3), [panic, "---[ cut ]", "CPU: 0"]);
+        assert_eq!(console.panic_lines(1), [panic]);
         let text = console.panic_text().unwrap();
         assert_eq!(text, "Kernel panic - not syncing: Attempted to kill init!");
     }

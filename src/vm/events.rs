@@ -138,11 +138,8 @@ impl<T: DeserializeOwned> EventChannel<T> {
 
 /// The event of a line; `None` for `done`.
 fn decode<T: DeserializeOwned>(channel: &str, line: &[u8]) -> Result<Option<T>, EventError> {
-    let broken = |source| EventError::Broken {
-        channel: channel.to_owned(),
-        line: excerpt(line),
-        source,
-    };
+    let broken =
+        |source| EventError::Broken { channel: channel.to_owned(), line: excerpt(line), source };
     match serde_json::from_slice::<Line<T>>(line) {
         Ok(Line { action: Action::Done, .. }) => Ok(None),
         Ok(Line { action: Action::GuestEvent, actual: Some(event) }) => Ok(Some(event)),
@@ -173,7 +170,10 @@ pub fn read_event_file<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<Ve
         if line.len() > MAX_EVENT_BYTES {
             return Err(read(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a line of more than {MAX_EVENT_BYTES} bytes, beginning `{}`", excerpt(&line)),
+                format!(
+                    "a line of more than {MAX_EVENT_BYTES} bytes, beginning `{}`",
+                    excerpt(&line)
+                ),
             )));
         }
         match decode(&channel(), line.strip_suffix(b"\n").unwrap_or(&line))? {
@@ -276,8 +276,12 @@ mod tests {
     async fn a_slow_callback_slows_the_guest_and_loses_nothing() {
         use std::sync::atomic::{AtomicU32, Ordering};
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let line = format!("{{\"hugelgupf_vmtest_guest_action\":\"guestevent\",\"Actual\":\"{}\"}}\n", "x".repeat(10_000));
-        let (sent, received) = (std::sync::Arc::new(AtomicU32::new(0)), std::sync::Arc::new(AtomicU32::new(0)));
+        let line = format!(
+            "{{\"hugelgupf_vmtest_guest_action\":\"guestevent\",\"Actual\":\"{}\"}}\n",
+            "x".repeat(10_000)
+        );
+        let (sent, received) =
+            (std::sync::Arc::new(AtomicU32::new(0)), std::sync::Arc::new(AtomicU32::new(0)));
         let (counter, ahead) = (sent.clone(), received.clone());
         let guest = std::thread::spawn(move || {
             let mut most = 0;

@@ -216,8 +216,7 @@ impl Running {
         let handles = tasks
             .into_iter()
             .map(|task| {
-                let supervisor =
-                    supervise(task, Notifications(state.subscribe()), failed.clone());
+                let supervisor = supervise(task, Notifications(state.subscribe()), failed.clone());
                 tokio::spawn(supervisor)
             })
             .collect();
@@ -386,8 +385,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_never_ends_has_a_deadline_and_is_named() {
-        let endless =
-            Task::new("endless", |_| std::future::pending::<Result<(), BoxError>>());
+        let endless = Task::new("endless", |_| std::future::pending::<Result<(), BoxError>>());
         let failures = beside_a_machine(vec![endless.grace(Duration::from_millis(20))]).await;
         assert_eq!(failures[0].to_string(), "task `endless` did not end within 20ms after QEMU");
     }

@@ -73,6 +73,9 @@ impl<R: BufRead> BufRead for Streaming<R> {
 
 impl<R: BufRead> Input for Streaming<R> {}
 
+/// What members that are links to one file have in common: archive, device and inode number.
+pub type LinkKey = (u32, (u32, u32), u32);
+
 /// A member's header and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -113,7 +116,7 @@ impl Member {
     }
 
     /// What members that are links to one file have in common. `None` for a file with one name.
-    pub fn link_key(&self) -> Option<(u32, (u32, u32), u32)> {
+    pub fn link_key(&self) -> Option<LinkKey> {
         (self.nlink > 1 && self.file_type() != S_IFDIR).then_some((
             self.segment,
             self.dev,

@@ -1,0 +1,366 @@
+//! `vmtest initramfs build`.
+
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Args;
+use vmtest::initramfs::cache::{self, Cache};
+use vmtest::initramfs::extract::{ExtractOptions, write_dir};
+use vmtest::initramfs::manifest::Manifest;
+use vmtest::initramfs::report::{Archive, Report};
+use vmtest::initramfs::{
+    Codec, Compression, Encoder, Image, Pending, Problem, Problems, Summary, kconfig,
+};
+use vmtest::options::Environment;
+use vmtest::size::Bytes;
+
+use super::options::{Content, ContentArgs};
+use crate::cli::error::Failure;
+use crate::cli::ui;
+
+/// Options of `build`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct BuildArgs {
+    /// Where the image goes; - is stdout
+    #[arg(short, long, value_name = "FILE", required_unless_present = "print_schema")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    content: ContentArgs,
+    /// none, gzip, zstd, lz4 or xz, with a level if wanted (zstd:19); auto takes the best that the
+    /// kernel of --kernel or --kernel-config unpacks
+    #[arg(long, value_name = "TYPE[:LEVEL]", help_heading = "Output")]
+    compress: Option<String>,
+    /// Kernel that will boot the image: for --compress auto. Default: VMTEST_KERNEL
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    kernel: Option<PathBuf>,
+    /// Its .config, where the kernel does not carry it
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    kernel_config: Option<PathBuf>,
+    /// An archive, or a directory with the same content
+    #[arg(long, value_name = "cpio|dir", default_value = "cpio", help_heading = "Output")]
+    format: Format,
+    /// With --format dir: leave device nodes out that need privileges
+    #[arg(long, help_heading = "Output")]
+    skip_nodes: bool,
+    /// Memory of the guest: tells when the image is too large for it
+    #[arg(long, value_name = "SIZE", value_parser = |text: &str| text.parse::<Bytes>(), help_heading = "Output")]
+    memory: Option<Bytes>,
+    /// Fail where there would only be a note
+    #[arg(long, help_heading = "Rules")]
+    strict: bool,
+    /// Neither take the image from the cache nor put it there. An image from the cache is read-only
+    #[arg(long, help_heading = "Output")]
+    no_cache: bool,
+    /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    report: Option<PathBuf>,
+    /// Print who asked for how much
+    #[arg(long, help_heading = "Output")]
+    sizes: bool,
+    /// Print the JSON schema of manifests and do nothing else
+    #[arg(long)]
+    print_schema: bool,
+}
+
+/// Forms of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Archive.
+    Cpio,
+    /// Directory.
+    Dir,
+}
+
+/// Makes an image.
+pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Failure> {
+    if args.print_schema {
+        return super::look::print(Manifest::schema().as_bytes()).map(|()| 0);
+    }
+    let started = SystemTime::now();
+    let Content { arch, early, main, compress } = args.content.content(environment)?;
+    let fail = |problems: Problems| super::problems(&problems);
+    let early = early.map(|early| early.finish()).transpose().map_err(fail)?;
+    let image = main.finish().map_err(fail)?;
+    let Some(output) = &args.output else {
+        return Err(Failure::wrong("there is no output", "give `-o FILE`"));
+    };
+    for notice in image.notices() {
+        ui::note(notice);
+    }
+    let compression = compression(&args, compress.as_deref(), environment)?;
+    let archive = match args.format {
+        Format::Dir => {
+            directory(&image, output, args.skip_nodes)?;
+            None
+        }
+        Format::Cpio => {
+            let mut parts: Vec<&Image> = early.iter().collect();
+            parts.push(&image);
+            let cache = match args.no_cache || output == Path::new("-") {
+                true => None,
+                false => environment.cache_dir.as_deref().map(Cache::new),
+            };
+            let made = make(&parts, compression, output, cache.as_ref(), started)?;
+            Some(Archive::new(
+                &made.summary,
+                made.stored_bytes,
+                &compression.to_string(),
+                made.cached,
+            ))
+        }
+    };
+    let mut serious = image.notices().len();
+    if let Some(text) = too_large(&args, &image, archive.as_ref()) {
+        ui::note(&text);
+        serious += 1;
+    }
+    let report =
+        (args.report.is_some() || args.sizes).then(|| Report::new(arch, &image, archive.clone()));
+    if let (Some(path), Some(report)) = (&args.report, &report) {
+        write_report(path, report)?;
+    }
+    if let (true, Some(report)) = (args.sizes, &report) {
+        report.sizes().lines().for_each(ui::line);
+    }
+    if let Some(archive) = &archive {
+        say(output, &image, archive);
+    }
+    if args.strict && serious > 0 {
+        return Err(Failure::missing(
+            format!("{serious} notes, and `--strict` was given"),
+            "see the notes above; the image was written",
+        ));
+    }
+    Ok(0)
+}
+
+fn say(output: &Path, image: &Image, archive: &Archive) {
+    let Archive { bytes, stored_bytes, sha256, compression, cached } = archive;
+    let size = match stored_bytes == bytes {
+        true => format!("{bytes} bytes ({})", iec(*bytes)),
+        false => format!(
+            "{stored_bytes} bytes ({}), {compression}, {bytes} unpacked ({})",
+            iec(*stored_bytes),
+            iec(*bytes)
+        ),
+    };
+    let cached = if *cached { ", from the cache" } else { "" };
+    let entries = image.entries().len();
+    let output = output.display();
+    ui::status(&format!("{output}: {entries} entries, {size}, sha256 {sha256}{cached}"));
+}
+
+/// A size with a binary prefix.
+pub(super) fn iec(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// Warns when the guest cannot hold the image: the loaded archive and the unpacked files are in
+/// memory at the same time, and a tmpfs as root takes half of the memory at most.
+fn too_large(args: &BuildArgs, image: &Image, archive: Option<&Archive>) -> Option<String> {
+    let memory = args.memory?.0;
+    let (stored, unpacked) = (archive?.stored_bytes, image.unpacked_bytes());
+    (stored + unpacked > memory || unpacked > memory / 2).then(|| {
+        format!(
+            "the guest has {} of memory; the archive takes {} of it and its files another {} when \
+             they are unpacked (a root of tmpfs holds half of the memory)",
+            iec(memory),
+            iec(stored),
+            iec(unpacked)
+        )
+    })
+}
+
+fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let pending = Pending::new(path)?;
+        let mut out = BufWriter::new(pending.file());
+        serde_json::to_writer_pretty(&mut out, report)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
+        drop(out);
+        pending.publish(0o666)
+    };
+    write().map_err(|err| {
+        Failure::missing(
+            format!("cannot write the report `{}`: {err}", path.display()),
+            "give a path in a directory that exists and can be written to",
+        )
+    })
+}
+
+/// The compression that was asked for; `auto` asks the kernel.
+fn compression(
+    args: &BuildArgs,
+    manifest: Option<&str>,
+    environment: &Environment,
+) -> Result<Compression, Failure> {
+    let text = args.compress.as_deref().or(manifest).unwrap_or("none");
+    let parse = |text: &str| {
+        text.parse::<Compression>().map_err(|err| {
+            let hint = format!("{}, or auto", err.hint());
+            Failure::usage(&err, Some(hint))
+        })
+    };
+    let Some(level) = text.strip_prefix("auto") else { return parse(text) };
+    let kernel = args.kernel_config.as_ref().or(args.kernel.as_ref());
+    let Some(path) = kernel.or(environment.kernel.as_ref()) else {
+        return Err(Failure::wrong(
+            "`--compress auto` needs to know the kernel",
+            "give `--kernel FILE` or `--kernel-config FILE`",
+        ));
+    };
+    let fail = |err: kconfig::KernelConfigError| Failure::unavailable(&err, err.hint());
+    let config = kconfig::read(path).map_err(fail)?;
+    let supported = kconfig::supported(&config)
+        .ok_or_else(|| fail(kconfig::KernelConfigError::NoInitrd { path: path.clone() }))?;
+    let codec = supported[0];
+    let chosen = match codec {
+        // Without levels of its own the wish for one means nothing.
+        Codec::None | Codec::Lz4 => Compression::new(codec, None),
+        _ => format!("{codec}{level}").parse(),
+    };
+    let chosen = chosen.map_err(|err| Failure::usage(&err, Some(err.hint())))?;
+    let names: Vec<_> = supported.iter().map(|codec| codec.name()).collect();
+    ui::status(&format!(
+        "compression: {chosen}, from what `{}` unpacks ({})",
+        path.display(),
+        names.join(", ")
+    ));
+    Ok(chosen)
+}
+
+/// What was made.
+struct Made {
+    summary: Summary,
+    stored_bytes: u64,
+    cached: bool,
+}
+
+fn make(
+    parts: &[&Image],
+    compression: Compression,
+    output: &Path,
+    cache: Option<&Cache>,
+    started: SystemTime,
+) -> Result<Made, Failure> {
+    let fail = |err: io::Error| {
+        Failure::missing(
+            format!("cannot write `{}`: {err}", output.display()),
+            "give a path in a directory that exists and can be written to",
+        )
+    };
+    let private = parts.iter().any(|image| image.is_private());
+    let mode = if private { 0o600 } else { 0o666 };
+    if output == Path::new("-") {
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
+        let mut out = BufWriter::with_capacity(256 << 10, std::fs::File::from(stdout));
+        let (summary, stored_bytes) = write(parts, compression, &mut out)?;
+        return Ok(Made { summary, stored_bytes, cached: false });
+    }
+    let key = cache::key(parts, compression);
+    if let Some(found) = cache.and_then(|cache| cache.get(&key)) {
+        found.deliver(output, mode).map_err(fail)?;
+        return Ok(Made { stored_bytes: found.stored_bytes, summary: found.summary, cached: true });
+    }
+    let pending = Pending::new(output).map_err(fail)?;
+    let (summary, stored_bytes) = match parts {
+        [image] if compression == Compression::NONE && pending.is_regular() => {
+            let summary =
+                image.write_to_file(pending.file()).map_err(|err| super::problems(&err))?;
+            let bytes = summary.bytes;
+            (summary, bytes)
+        }
+        _ => {
+            let mut out = BufWriter::with_capacity(256 << 10, pending.file());
+            write(parts, compression, &mut out)?
+        }
+    };
+    let regular = pending.is_regular();
+    pending.publish(mode).map_err(fail)?;
+    if let Some(cache) = cache
+        && regular
+        && parts.iter().all(|image| image.settled(started))
+        && let Err(err) = cache.put(&key, output, &summary)
+    {
+        // The image is there; only the next build will be slower.
+        ui::note(&format!("the image is not kept in the cache: {err}"));
+    }
+    Ok(Made { summary, stored_bytes, cached: false })
+}
+
+/// Writes the early segment, if there is one, and the image behind it.
+fn write(
+    parts: &[&Image],
+    compression: Compression,
+    out: &mut (impl Write + Send),
+) -> Result<(Summary, u64), Failure> {
+    let fail = |problems: Problems| super::problems(&problems);
+    let sink = |source| fail(Problem::Write { source }.into());
+    let Some((image, early)) = parts.split_last() else {
+        return Err(Failure::wrong("there is nothing to write", "give something to put in"));
+    };
+    let mut counted = Counted { out, bytes: 0 };
+    for part in early {
+        part.write_to(&mut counted).map_err(fail)?;
+    }
+    let mut encoder = Encoder::new(compression, &mut counted).map_err(sink)?;
+    let summary = image.write_to(&mut encoder).map_err(fail)?;
+    encoder.finish().map_err(sink)?;
+    counted.out.flush().map_err(sink)?;
+    Ok((summary, counted.bytes))
+}
+
+struct Counted<'a, W> {
+    out: &'a mut W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(buf)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes the image as a directory, all of it or nothing.
+fn directory(image: &Image, output: &Path, skip_nodes: bool) -> Result<(), Failure> {
+    let parent = match output.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let fail = |err: io::Error| {
+        let hint = "give a directory that does not exist yet, or an empty one";
+        Failure::missing(format!("cannot write `{}`: {err}", output.display()), hint)
+    };
+    let empty = std::fs::read_dir(output).map(|mut items| items.next().is_none());
+    if let Ok(false) = empty {
+        return Err(fail(io::ErrorKind::DirectoryNotEmpty.into()));
+    }
+    let temporary = tempfile::Builder::new().prefix(".vmtest-").tempdir_in(parent).map_err(fail)?;
+    let owner = rustix::process::geteuid().is_root();
+    let options = ExtractOptions { owner, skip_nodes };
+    let inside = temporary.path().join("image");
+    let made =
+        write_dir(image, &inside, options).map_err(|err| Failure::unavailable(&err, err.hint()))?;
+    if !made.skipped.is_empty() {
+        ui::note(&format!("{} device nodes are left out", made.skipped.len()));
+    }
+    std::fs::rename(&inside, output).map_err(fail)?;
+    ui::status(&format!("{}: {} entries", output.display(), made.entries));
+    Ok(())
+}
