@@ -38,11 +38,13 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
-pub use console::{Console, Cursor, ExpectError, Sink};
+pub(crate) use console::last_lines;
+pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
 pub use run::{Job, Outcome, Phases, Progress, run};
 pub use runtime::BlockingRuntime;
+pub(crate) use runtime::within;
 pub use rustix::process::Signal;
 pub use streams::Streams;
 pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};

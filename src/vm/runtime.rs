@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -46,6 +47,11 @@ impl Drop for BlockingRuntime {
             runtime.shutdown_background();
         }
     }
+}
+
+/// The value of a future that ends within the limit.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, work).await.ok()
 }
 
 #[cfg(test)]
