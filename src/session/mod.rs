@@ -5,6 +5,7 @@
 
 mod command;
 mod error;
+mod run;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -28,6 +29,7 @@ use crate::vm::{Job, Resources, StartError, Vm};
 
 pub use command::{Command, destination, on_host};
 pub use error::Error;
+pub use run::{Finished, NotPassed, configure, run, start};
 
 /// What process 1 of the guest is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,8 +22,7 @@ fn every_compression(arch: Arch) {
         builder.bytes(format!("/large/{codec}"), 0o644, body);
         builder.symlink(format!("/links/{codec}"), format!("../segments/{codec}"));
         let segment = archive(&builder);
-        let mut encoder =
-            Encoder::new(Compression::new(codec, None).unwrap(), &mut image).unwrap();
+        let mut encoder = Encoder::new(Compression::new(codec, None).unwrap(), &mut image).unwrap();
         encoder.write_all(&segment).unwrap();
         encoder.finish().unwrap();
         // lz4 has no end, and an uncompressed archive begins at a multiple of 4.
@@ -34,10 +33,8 @@ fn every_compression(arch: Arch) {
     let path = dir.path().join("image");
     std::fs::write(&path, image).unwrap();
     let codecs: Vec<_> = Codec::WRITABLE.iter().map(|codec| codec.name()).collect();
-    let script = format!(
-        "for i in {}; do cat /links/$i; wc -c < /large/$i; done",
-        codecs.join(" ")
-    );
+    let script =
+        format!("for i in {}; do cat /links/$i; wc -c < /large/$i; done", codecs.join(" "));
     let done = vmtest(["--arch", arch.name(), "--memory", "512M", "--initramfs"])
         .arg(&path)
         .args(["--", "sh", "-c", &script])
