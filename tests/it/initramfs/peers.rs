@@ -112,9 +112,8 @@ fn compressors_of_others_are_read() {
         ("xz", &["--format=lzma"]),
         ("bzip2", &[]),
     ] {
-        if let Some(packed) = filter(program, args, dir.path(), &plain) {
-            assert_eq!(listed(&packed), ["file"], "{program} {args:?}");
-        }
+        let packed = filter(program, args, dir.path(), &plain);
+        assert_eq!(listed(&packed), ["file"], "{program} {args:?}");
     }
 }
 
@@ -125,9 +124,8 @@ fn compressors_of_others_read_ours() {
     for (codec, program) in
         [(Codec::Gzip, "gzip"), (Codec::Zstd, "zstd"), (Codec::Lz4, "lz4"), (Codec::Xz, "xz")]
     {
-        if let Some(unpacked) = filter(program, &["-d", "-c"], dir.path(), &pack(codec, &plain)) {
-            assert_eq!(unpacked, plain, "{program}");
-        }
+        let unpacked = filter(program, &["-d", "-c"], dir.path(), &pack(codec, &plain));
+        assert_eq!(unpacked, plain, "{program}");
     }
 }
 
