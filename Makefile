@@ -31,7 +31,7 @@ shell: ## an interactive shell in a guest of ARCH
 	@target/release/vmtest shell --arch $(ARCH)
 
 test: lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
-	$(ASSETS)
+	$(ASSETS) programs
 	$(CARGO) test --locked --workspace
 
 # Debian's Rust comes without them; rustup's has both.
