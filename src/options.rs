@@ -25,8 +25,9 @@ pub const DEFAULT_MEMORY_MIB: u64 = 512;
 pub struct Options {
     /// Guest architecture.
     pub arch: Arch,
-    /// QEMU's program and first arguments. Default: the architecture's program from `PATH`.
-    pub qemu: QemuCommand,
+    /// QEMU's program and first arguments. Default: `VMTEST_QEMU`, else the architecture's program
+    /// ([`Arch::qemu_program`]) from `PATH`; [`crate::session`] takes the pinned one before that.
+    pub qemu: Option<QemuCommand>,
     /// What is booted. Default: a disk, that is nothing of ours.
     pub boot: Boot,
     /// How guest code is executed. Default: [`Accel::Tcg`], which works everywhere.
@@ -102,7 +103,7 @@ impl Options {
     pub fn new(arch: Arch) -> Options {
         Options {
             arch,
-            qemu: QemuCommand { program: arch.qemu_program().into(), args: Vec::new() },
+            qemu: None,
             boot: Boot::Disk,
             accel: Accel::Tcg,
             memory_mib: DEFAULT_MEMORY_MIB,
@@ -137,9 +138,8 @@ impl Options {
     /// other arguments, as in the reference.
     #[must_use]
     pub fn with_environment(mut self, environment: &Environment) -> Options {
-        let default = QemuCommand { program: self.arch.qemu_program().into(), args: Vec::new() };
-        if let (true, Some(command)) = (self.qemu == default, &environment.qemu) {
-            self.qemu = command.clone();
+        if self.qemu.is_none() {
+            self.qemu.clone_from(&environment.qemu);
         }
         if let (Boot::Disk, Some(image)) = (&self.boot, &environment.kernel) {
             self.boot = Boot::Kernel { image: image.clone(), initramfs: Initramfs::None };
@@ -199,15 +199,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the process's environment.
-    ///
-    /// # Errors
-    /// [`EnvironmentError`] names the variable whose value cannot be used.
-    pub fn read() -> Result<Environment, EnvironmentError> {
-        Environment::from_lookup(|name| std::env::var_os(name))
-    }
-
-    /// As [`Environment::read`], from any source of variables. An empty value counts as unset.
+    /// Reads variables from any source; [`Environment::read`] takes the process's. An empty value
+    /// counts as unset.
     ///
     /// # Errors
     /// [`EnvironmentError`] names the variable whose value cannot be used.
@@ -314,8 +307,9 @@ mod tests {
         ])
         .unwrap();
         let unset = Options::new(Arch::Amd64).with_environment(&env);
-        assert_eq!(unset.qemu.program, "/opt/my qemu/qemu");
-        assert_eq!(unset.qemu.args, ["-L", "."]);
+        let qemu = unset.qemu.unwrap();
+        assert_eq!(qemu.program, "/opt/my qemu/qemu");
+        assert_eq!(qemu.args, ["-L", "."]);
         assert_eq!(
             unset.boot,
             Boot::Kernel { image: "/k".into(), initramfs: Initramfs::Path("/i".into()) }
@@ -325,11 +319,11 @@ mod tests {
         assert_eq!(unset.env_qemu_args, ["-m", "1G"]);
 
         let mut set = Options::new(Arch::Amd64);
-        set.qemu = QemuCommand::new("q");
+        set.qemu = Some(QemuCommand::new("q"));
         set.boot = Boot::Kernel { image: "/mine".into(), initramfs: Initramfs::Built };
         set.timeout = Some(Duration::from_secs(1));
         let set = set.with_environment(&env);
-        assert_eq!(set.qemu.program, "q");
+        assert_eq!(set.qemu.unwrap().program, "q");
         assert_eq!(set.boot, Boot::Kernel { image: "/mine".into(), initramfs: Initramfs::Built });
         assert_eq!(set.timeout, Some(Duration::from_secs(1)));
         assert_eq!(set.env_qemu_args, ["-m", "1G"]);

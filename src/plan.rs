@@ -17,7 +17,7 @@ use vmtest_guest::proto;
 
 use crate::arch::Arch;
 use crate::cmdline::{self, Cmdline};
-use crate::options::{Boot, Initramfs, Options};
+use crate::options::{Boot, Initramfs, Options, QemuCommand};
 use crate::qemu::{ChannelId, Device, FileId, IdAllocator, Part, QemuOpt, TagError};
 
 /// The first inherited file descriptor's number in QEMU: 0, 1 and 2 are taken.
@@ -450,8 +450,9 @@ impl Planner {
     }
 
     fn finish(mut self, options: &Options) -> Result<Plan, PlanError> {
-        let program_args =
-            options.qemu.args.iter().map(|arg| Arg { flag: arg.clone(), value: None });
+        let qemu = options.qemu.clone();
+        let qemu = qemu.unwrap_or_else(|| QemuCommand::new(self.arch.qemu_program()));
+        let program_args = qemu.args.iter().map(|arg| Arg { flag: arg.clone(), value: None });
         self.args.extend(program_args);
         for parameters in &options.env_kernel_args {
             self.kernel.append(parameters)?;
@@ -494,7 +495,7 @@ impl Planner {
         }
         Ok(Plan {
             arch: self.arch,
-            program: options.qemu.program.clone(),
+            program: qemu.program,
             args: self.args,
             cmdline,
             files: self.files,

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, environment: &Environment) -> Result<u8, Failure> {
-    let arch = super::run::guest_arch(args.arch, environment)?;
+    let arch = vmtest::session::guest_arch(args.arch, environment)?;
     let location = Assets::location(environment);
     let assets = Assets::load(&location)
         .map_err(|error| Failure::unavailable(&error, Some(error.hint())))?;

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use vmtest::session;
+
 use super::ui;
 
 /// Wrong usage.
@@ -43,6 +45,22 @@ impl Failure {
         if let Some(hint) = &self.hint {
             ui::hint(hint);
         }
+    }
+}
+
+impl From<session::Error> for Failure {
+    fn from(error: session::Error) -> Failure {
+        let code = match error {
+            // Flags that contradict each other are wrong usage; all else is missing or unusable.
+            session::Error::Plan(_) => USAGE,
+            _ => UNAVAILABLE,
+        };
+        let text = match &error {
+            // It lists its causes itself.
+            session::Error::Image(problems) => problems.to_string(),
+            error => chain(error),
+        };
+        Failure { code, text, hint: error.hint() }
     }
 }
 

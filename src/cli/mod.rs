@@ -7,12 +7,14 @@ mod error;
 mod events;
 mod generate;
 mod image;
+mod initramfs;
 mod interrupt;
 mod options;
 mod run;
 mod shell;
 mod terminal;
 mod ui;
+mod words;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,8 @@ enum Commands {
     Shell(options::ShellArgs),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
+    /// Make initramfs images and look into them
+    Initramfs(initramfs::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -93,6 +97,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Run(args)) => run::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
+        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),

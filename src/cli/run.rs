@@ -9,69 +9,38 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use vmtest::accel::{Accel, AccelChoice};
-use vmtest::arch::Arch;
-use vmtest::assets::{Assets, GuestAssets};
-use vmtest::formats::kernel;
-use vmtest::initramfs::base::Base;
-use vmtest::options::{Boot, Environment, Initramfs, KernelLog, Options, QemuCommand};
+use vmtest::configure::{Config, Kernel};
+use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{AgentPorts, EventPort, Ownership, P9Share, ReadOnlyDir};
-use vmtest::report::{self, Context, FileIdentity};
-use vmtest::vm::accel::KvmProbe;
-use vmtest::vm::{Job, Outcome, Progress, Resources, Sink, Streams, Verdict, Vm};
+use vmtest::qemu::{EventPort, Ownership, P9Share, ReadOnlyDir};
+use vmtest::report::{self, Context};
+use vmtest::session::{self, Command, Init};
+use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
 use vmtest::{assets, duration, quote};
-use vmtest_guest::proto::{Bytes, Exec, WindowSize};
+use vmtest_guest::proto::{Exec, WindowSize};
 
 use super::artifacts::Artifacts;
-use super::error::{Failure, UNAVAILABLE, chain};
-use super::image::{self, Built, Command};
+use super::error::Failure;
+use super::image;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, interrupt};
+use super::{events, interrupt, words};
 
-/// `cli.md`: scaled for emulation where not given.
-fn default_limits(accel: Accel) -> (Duration, Duration) {
-    let minutes = |n: u64| Duration::from_secs(60 * n);
-    match accel {
-        Accel::Kvm => (Duration::from_secs(20), minutes(5)),
-        Accel::Tcg => (minutes(2), minutes(15)),
-    }
-}
-
-/// What a run is made of, once all flags are understood.
+/// A machine that can be started, and where its events go.
 pub(crate) struct Prepared {
-    pub(crate) arch: Arch,
-    pub(crate) accel: AccelChoice,
-    pub(crate) plan: Plan,
-    pub(crate) image: Option<Built>,
-    pub(crate) initramfs: Option<FileIdentity>,
-    pub(crate) kernel: FileIdentity,
-    pub(crate) exec: Option<Exec>,
-    pub(crate) boot_limit: Duration,
-    pub(crate) run_limit: Duration,
+    pub(crate) machine: session::Prepared,
     pub(crate) events: Vec<(String, PathBuf)>,
 }
 
-/// The guest's architecture.
-pub(crate) fn guest_arch(given: Option<Arch>, environment: &Environment) -> Result<Arch, Failure> {
-    given.or(environment.arch).or_else(Arch::host).ok_or_else(|| {
-        Failure::wrong(
-            format!("this host's architecture, {}, is none of vmtest's", std::env::consts::ARCH),
-            "name the guest's with --arch",
-        )
-    })
-}
-
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
-    let command = Command::new(&args.command, args.machine.sysroot.as_deref());
-    let mut prepared = prepare(&args.machine, environment, &command, args.timeout)?;
-    if let Some(exec) = &mut prepared.exec {
-        exec.stdin = args.stdin;
+    let mut command = Command::from_argv(&args.command);
+    if let Some(command) = &mut command {
+        command.stdin(args.stdin);
     }
+    let prepared = prepare(&args.machine, environment, command, args.timeout)?;
     if args.machine.dry_run {
-        return dry_run(&prepared.plan);
+        return dry_run(&prepared.machine.plan);
     }
     let streams = Streams {
         stdin: args.stdin.then(|| Box::new(stdin()) as Box<dyn Read + Send>),
@@ -88,166 +57,61 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Turns flags into a plan and an image.
+/// Turns flags into a machine that can be started.
 pub(crate) fn prepare(
     args: &MachineArgs,
     environment: &Environment,
-    command: &Command,
+    command: Option<Command>,
     timeout: Option<Duration>,
 ) -> Result<Prepared, Failure> {
-    let arch = guest_arch(args.arch, environment)?;
-    let exec = exec(args, command)?;
-    let guest = find_assets(arch, environment)?;
-    let kernel = find_kernel(arch, args, environment, &guest)?;
-    let initramfs = args.initramfs.clone().or_else(|| environment.initramfs.clone());
-    if let Some(path) = &initramfs {
-        readable("initramfs", path)?;
-    }
-    // An image of the user's own with nothing to run in it: its own init decides.
-    let watched_only = initramfs.is_some() && command.argv.is_empty();
+    let arch = session::guest_arch(args.arch, environment)?;
+    let mut config = Config::new(arch);
+    config.accel = args.accel;
+    config.kernel = args.kernel.clone().map_or(Kernel::Default, Kernel::File);
+    config.modules = args.modules.clone();
+    config.initramfs = args.initramfs.clone();
+    config.sysroot = args.sysroot.clone();
+    config.image.push(image::part(args)?);
+    config.boot_timeout = args.boot_timeout;
 
-    let accel = KvmProbe::new(environment.cache_dir.clone())
-        .choose(args.accel, arch)
-        .map_err(|error| Failure::unavailable(&error, Some(error.hint())))?;
-    let (default_boot, default_run) = default_limits(accel.accel);
-
-    let mut options = Options::new(arch);
-    options.accel = accel.accel;
+    let options = &mut config.options;
     options.memory_mib = args.memory.0 >> 20;
     options.cpus = args.cpus;
     options.kernel_log = KernelLog::Full;
-    if let Some(qemu) = qemu_command(args)? {
-        options.qemu = qemu;
-    } else if let (None, Some(pinned)) = (&environment.qemu, &guest.qemu) {
-        options.qemu = QemuCommand::new(&pinned.path);
-    }
-    options.boot = Boot::Kernel {
-        image: kernel.path.clone(),
-        initramfs: match &initramfs {
-            Some(path) if watched_only => Initramfs::Path(path.clone()),
-            _ => Initramfs::Built,
-        },
-    };
-    let mut options = options.with_environment(environment);
-    let events = add_devices(&mut options, args, watched_only)?;
-    if !watched_only {
-        options.kernel_args.push(format!("rdinit={}", vmtest_guest::proto::GUEST_PROGRAM));
-    }
+    options.timeout = timeout;
+    options.qemu = qemu_command(args)?;
+    let events = add_devices(options, args)?;
+    let variables = variables(args)?;
     options.kernel_args.extend(args.append.iter().cloned());
     options.qemu_args.extend(args.qemu_arg.iter().cloned());
-    let plan = Plan::new(&options).map_err(|error| Failure::usage(&error, error.hint()))?;
 
-    let mut image = None;
-    let mut initramfs_identity = initramfs.as_ref().map(|path| FileIdentity {
-        path: Some(path.clone()),
-        bytes: path.metadata().ok().map(|metadata| metadata.len()),
-        sha256: None,
-    });
-    if !watched_only && !args.dry_run {
-        let base = base(arch, &guest, &kernel, &plan)?;
-        let built = image::build(arch, args, &base, command, initramfs.as_deref())?;
-        initramfs_identity = Some(built.identity.clone());
-        image = Some(built);
-    }
-    Ok(Prepared {
-        arch,
-        accel,
-        image,
-        initramfs: initramfs_identity,
-        kernel: FileIdentity { path: Some(kernel.path), bytes: None, sha256: kernel.sha256 },
-        exec: (!command.argv.is_empty()).then_some(exec),
-        boot_limit: args.boot_timeout.unwrap_or(default_boot),
-        run_limit: timeout.or(options.timeout).unwrap_or(default_run),
-        events,
-        plan,
-    })
-}
-
-fn find_assets(arch: Arch, environment: &Environment) -> Result<GuestAssets, Failure> {
-    match Assets::load(&Assets::location(environment)) {
-        Ok(assets) => Ok(assets.guest(arch)),
-        // Everything can also be given by flags; what is missing then is said by name.
-        Err(assets::Error::NoManifest { .. }) if environment.assets.is_none() => {
-            Ok(GuestAssets::default())
-        }
-        Err(error) => Err(Failure::unavailable(&error, Some(error.hint()))),
-    }
-}
-
-/// The kernel with what is known of it.
-struct Kernel {
-    path: PathBuf,
-    modules: Option<PathBuf>,
-    sha256: Option<String>,
-}
-
-fn find_kernel(
-    arch: Arch,
-    args: &MachineArgs,
-    environment: &Environment,
-    guest: &GuestAssets,
-) -> Result<Kernel, Failure> {
-    let given = args.kernel.as_ref().or(environment.kernel.as_ref());
-    let mut kernel = match (given, &guest.kernel) {
-        (Some(path), _) => Kernel { path: path.clone(), modules: None, sha256: None },
-        (None, Some(pinned)) => {
-            let image = pinned.to_boot();
-            Kernel {
-                path: image.path.clone(),
-                modules: pinned.modules.clone(),
-                sha256: Some(image.sha256.clone()),
+    // An image of the user's own with nothing to run in it: its own init decides.
+    let has_initramfs = args.initramfs.is_some() || environment.initramfs.is_some();
+    let init = match command {
+        Some(mut command) => {
+            for (name, value) in variables {
+                command.env(name, value);
             }
+            if let Some(cwd) = &args.cwd {
+                command.cwd(cwd);
+            }
+            Init::Agent(Some(command))
         }
-        (None, None) => {
-            return Err(Failure::missing(
-                format!("there is no kernel for {arch}"),
-                format!(
-                    "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
-                ),
-            ));
-        }
+        None if has_initramfs => Init::Own,
+        None => Init::Agent(None),
     };
-    let head = readable("kernel", &kernel.path)?;
-    let Some(found) = kernel::identify(&head) else {
-        return Err(Failure::missing(
-            format!("`{}` is no kernel image that vmtest knows", kernel.path.display()),
-            "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux",
-        ));
-    };
-    if !found.arches.contains(&arch) {
-        let names: Vec<&str> = found.arches.iter().map(|arch| arch.name()).collect();
-        let names =
-            if names.is_empty() { "another architecture".into() } else { names.join(" or ") };
-        return Err(Failure::missing(
-            format!("the kernel `{}` is for {names}, the guest is {arch}", kernel.path.display()),
-            "--arch names the guest's architecture, --kernel its kernel",
-        ));
-    }
-    if given.is_some() {
-        let installed = |release: &String| {
-            let dir = Path::new("/lib/modules").join(release);
-            (Some(arch) == Arch::host() && dir.is_dir()).then_some(dir)
-        };
-        kernel.modules =
-            args.modules.clone().or_else(|| found.release.as_ref().and_then(installed));
-    } else if let Some(dir) = &args.modules {
-        kernel.modules = Some(dir.clone());
-    }
-    Ok(kernel)
+    let machine = session::prepare(config, environment, init)?;
+    Ok(Prepared { machine, events })
 }
 
-/// Reads a file's beginning, or says why it cannot be read.
-fn readable(what: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(kernel::HEAD_BYTES as u64).read_to_end(&mut head))
-        .map_err(|error| {
+/// Reads a byte, to say before the start that a file cannot be read.
+fn readable(what: &str, path: &Path) -> Result<(), Failure> {
+    File::open(path).and_then(|mut file| file.read(&mut [0]).map(drop)).map_err(|error| {
         Failure::missing(
             format!("cannot read the {what} `{}`: {error}", path.display()),
-            format!("--{what} or VMTEST_{} names it", what.to_uppercase()),
+            format!("--{what} names it"),
         )
-    })?;
-    Ok(head)
+    })
 }
 
 fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
@@ -264,11 +128,7 @@ fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
 fn add_devices(
     options: &mut Options,
     args: &MachineArgs,
-    watched_only: bool,
 ) -> Result<Vec<(String, PathBuf)>, Failure> {
-    if !watched_only {
-        options.device(AgentPorts);
-    }
     for share in &args.share {
         options.device(parse_share(share)?);
     }
@@ -318,57 +178,37 @@ fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// `DIR[:TAG][:ro]`. A directory whose whole text exists needs no escape for its colons.
+/// `DIR[:TAG][:ro]`; the tag is the directory's name when it is not given.
 fn parse_share(text: &OsStr) -> Result<P9Share, Failure> {
-    let bytes = text.as_bytes();
-    let (bytes, read_only) = match bytes.strip_suffix(b":ro") {
-        Some(rest) if !Path::new(text).is_dir() => (rest, true),
-        _ => (bytes, false),
+    let wrong = |what: &str| {
+        Failure::wrong(
+            format!("`--share {}` {what}", text.display()),
+            "write it as `--share DIR[:TAG][:ro]`, and `\\:` for a colon that belongs to a name",
+        )
     };
-    let whole = Path::new(OsStr::from_bytes(bytes));
-    let colon = bytes.iter().rposition(|byte| *byte == b':');
-    let (dir, tag) = match colon {
-        Some(at) if !whole.is_dir() => (
-            PathBuf::from(OsStr::from_bytes(&bytes[..at])),
-            String::from_utf8_lossy(&bytes[at + 1..]).into_owned(),
-        ),
-        _ => {
-            let absolute = std::path::absolute(whole).unwrap_or_else(|_| whole.to_owned());
-            let name = absolute.file_name().unwrap_or(OsStr::new("root"));
-            (whole.to_owned(), name.to_string_lossy().into_owned())
-        }
-    };
+    let mut parts = words::split(text);
+    let read_only = parts.len() > 1 && parts.last().is_some_and(|part| part == "ro");
+    parts.truncate(parts.len() - usize::from(read_only));
+    let mut parts = parts.into_iter();
+    let dir = PathBuf::from(parts.next().unwrap_or_default());
+    let tag = parts.next();
+    if parts.next().is_some() {
+        return Err(wrong("has too many parts"));
+    }
     if dir.as_os_str().is_empty() {
-        return Err(Failure::wrong(
-            "--share: no directory is given",
-            "write it as `--share DIR[:TAG][:ro]`",
-        ));
+        return Err(wrong("names no directory"));
     }
     directory("--share", &dir)?;
     // QEMU's working directory is ours, but a report should say which directory it was.
     let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let tag = tag.or_else(|| dir.file_name().map(OsStr::to_owned));
+    let tag = tag.map_or_else(|| "root".into(), |tag| tag.to_string_lossy().into_owned());
     Ok(P9Share { dir, tag, read_only, ownership: Ownership::Host })
 }
 
-fn base(arch: Arch, guest: &GuestAssets, kernel: &Kernel, plan: &Plan) -> Result<Base, Failure> {
-    let Some(program) = &guest.guest else {
-        return Err(Failure::missing(
-            format!("there is no guest program for {arch}"),
-            format!("`make assets ARCH={arch}` in vmtest's source builds it"),
-        ));
-    };
-    Ok(Base {
-        arch,
-        guest: program.path.clone(),
-        shell: guest.shell.as_ref().map(|shell| shell.path.clone()),
-        modules_dir: kernel.modules.clone(),
-        modules: plan.modules().to_vec(),
-        optional_modules: plan.optional_modules().to_vec(),
-    })
-}
-
-fn exec(args: &MachineArgs, command: &Command) -> Result<Exec, Failure> {
-    let mut env = Vec::new();
+/// `--env`: names with values.
+fn variables(args: &MachineArgs) -> Result<Vec<(&OsStr, &OsStr)>, Failure> {
+    let mut variables = Vec::new();
     for pair in &args.env {
         let bytes = pair.as_bytes();
         let Some(at) = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0) else {
@@ -377,15 +217,9 @@ fn exec(args: &MachineArgs, command: &Command) -> Result<Exec, Failure> {
                 "write it as `--env NAME=VALUE`",
             ));
         };
-        env.push((Bytes(bytes[..at].to_vec()), Bytes(bytes[at + 1..].to_vec())));
+        variables.push((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])));
     }
-    Ok(Exec {
-        argv: command.argv.iter().map(|word| Bytes::from(word.as_os_str())).collect(),
-        env,
-        cwd: args.cwd.as_deref().map(Bytes::from),
-        stdin: false,
-        tty: None,
-    })
+    Ok(variables)
 }
 
 /// Runs what was prepared and reports.
@@ -396,8 +230,13 @@ pub(crate) fn execute(
     format: MessageFormat,
     terminal: Option<(WindowSize, Option<mpsc::UnboundedReceiver<()>>)>,
 ) -> Result<u8, Failure> {
+    let Prepared { machine: mut prepared, events: event_paths } = prepared;
     let mut artifacts = Artifacts::create(args.artifacts.as_deref())?;
-    let event_files = create_event_files(&prepared.events)?;
+    let event_files = create_event_files(&event_paths)?;
+    prepared.build_image()?;
+    for notice in &prepared.notices {
+        ui::note(notice);
+    }
     let has_agent = prepared.plan.has_agent();
 
     let mut sinks: Vec<Sink> = Vec::new();
@@ -416,14 +255,14 @@ pub(crate) fn execute(
     if format == MessageFormat::Json {
         ui::line(
             &json!({
-                "type": "start", "arch": prepared.arch.name(),
+                "type": "start", "arch": prepared.plan.arch().name(),
                 "accelerator": prepared.accel.accel.to_string(),
                 "reason": prepared.accel.reason.to_string(),
             })
             .to_string(),
         );
     } else {
-        ui::status(&format!("{} guest, {}", prepared.arch, prepared.accel));
+        ui::status(&format!("{} guest, {}", prepared.plan.arch(), prepared.accel));
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -431,7 +270,7 @@ pub(crate) fn execute(
         .build()
         .map_err(|error| Failure::unavailable(&error, None))?;
     let mut context = Context {
-        arch: prepared.arch,
+        arch: prepared.plan.arch(),
         argv: std::iter::once(prepared.plan.program().to_owned())
             .chain(prepared.plan.args(Spelling::Executed))
             .collect(),
@@ -451,20 +290,15 @@ pub(crate) fn execute(
     }
     let (tty, quit) = terminal.unzip();
     let interactive = tty.is_some();
-    let job = Job {
-        exec: prepared.exec.map(|exec| Exec { tty, ..exec }),
-        boot_limit: prepared.boot_limit,
-        run_limit: (!interactive).then_some(prepared.run_limit),
-    };
-    let resources =
-        Resources { initramfs: prepared.image.map(|image| image.file), console_sinks: sinks };
+    let mut job = prepared.job();
+    if interactive {
+        job.run_limit = None;
+        job.exec = job.exec.map(|exec| Exec { tty, ..exec });
+    }
+    prepared.resources.console_sinks.extend(sinks);
 
     let outcome = runtime.block_on(async {
-        let mut vm = Vm::start(prepared.plan, resources).map_err(|error| Failure {
-            code: UNAVAILABLE,
-            text: chain(&error),
-            hint: error.hint(),
-        })?;
+        let mut vm = prepared.start()?;
         let collectors = events::collect(&mut vm, event_files);
         let console = vm.console().clone();
         let version = vm.qemu_version_watch();
@@ -497,6 +331,10 @@ pub(crate) fn execute(
     if outcome.verdict == Verdict::Ready {
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
+    }
+    if interactive && matches!(outcome.verdict, Verdict::Exited(_)) {
+        // The user typed `exit` and knows; a status is theirs to ask for.
+        return Ok(outcome.verdict.exit_code());
     }
     conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())

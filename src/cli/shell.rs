@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Read, sink, stdin, stdout};
 
 use tokio::sync::mpsc;
 use vmtest::options::Environment;
+use vmtest::session::Command;
 use vmtest::vm::Streams;
 
 use super::error::Failure;
-use super::image::Command;
 use super::options::ShellArgs;
 use super::run::{dry_run, execute, prepare};
 use super::terminal::{self, Keys};
@@ -17,13 +17,13 @@ use super::ui::{self, MessageFormat};
 pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
     let argv =
         if args.command.is_empty() { vec![OsString::from("sh")] } else { args.command.clone() };
-    let command = Command::new(&argv, args.machine.sysroot.as_deref());
-    let mut prepared = prepare(&args.machine, environment, &command, None)?;
-    if args.machine.dry_run {
-        return dry_run(&prepared.plan);
+    let mut command = Command::from_argv(argv);
+    if let Some(command) = &mut command {
+        command.stdin(true);
     }
-    if let Some(exec) = &mut prepared.exec {
-        exec.stdin = true;
+    let prepared = prepare(&args.machine, environment, command, None)?;
+    if args.machine.dry_run {
+        return dry_run(&prepared.machine.plan);
     }
     let interactive = stdin().is_terminal();
     let (quit, ended) = mpsc::unbounded_channel();

@@ -1,0 +1,147 @@
+//! Why nothing was started.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::accel::KvmUnusable;
+use crate::arch::Arch;
+use crate::assets;
+use crate::configure::ConfigError;
+use crate::initramfs::Problems;
+use crate::initramfs::base::BaseError;
+use crate::options::EnvironmentError;
+use crate::plan::PlanError;
+use crate::vm::StartError;
+
+/// A machine could not be prepared. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No architecture is given, and the host's is none that a guest can have.
+    #[error("this host's architecture, {host}, is none of vmtest's")]
+    ForeignHost {
+        /// The host's architecture, as Rust calls it.
+        host: &'static str,
+    },
+    /// The environment cannot be understood.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// A configurator cannot do what it is for.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The asset manifest cannot be used.
+    #[error(transparent)]
+    Assets(#[from] assets::Error),
+    /// Neither options nor assets name a kernel.
+    #[error("there is no kernel for {arch}")]
+    NoKernel {
+        /// The guest's architecture.
+        arch: Arch,
+    },
+    /// The assets have no guest program.
+    #[error("there is no guest program for {arch}")]
+    NoGuestProgram {
+        /// The guest's architecture.
+        arch: Arch,
+    },
+    /// A file that is named cannot be read.
+    #[error("cannot read the {what} `{}`", .path.display())]
+    Read {
+        /// `kernel` or `initramfs`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel is a file of another kind.
+    #[error("`{}` is no kernel image that vmtest knows", .path.display())]
+    NotAKernel {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The kernel is for another architecture.
+    #[error("the kernel `{}` is for {}, the guest is {arch}", .path.display(), names(.found))]
+    KernelOfOtherArch {
+        /// The file.
+        path: PathBuf,
+        /// The architectures it is for; empty when it is for none that vmtest knows.
+        found: Vec<Arch>,
+        /// The guest's.
+        arch: Arch,
+    },
+    /// KVM was asked for and does not work.
+    #[error(transparent)]
+    Kvm(#[from] KvmUnusable),
+    /// Options contradict each other or the architecture.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The sysroot is no directory.
+    #[error("the sysroot `{}` is no directory", .dir.display())]
+    Sysroot {
+        /// As given.
+        dir: PathBuf,
+    },
+    /// The guest program, the shell or kernel modules cannot be put into the image.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The image cannot be made.
+    #[error(transparent)]
+    Image(#[from] Problems),
+    /// No thread for a machine that is used without a runtime.
+    #[error("cannot start a runtime for the machine")]
+    Runtime(#[source] io::Error),
+    /// No temporary file for the image.
+    #[error("cannot write the initramfs into a temporary file")]
+    Temporary(#[source] io::Error),
+    /// QEMU cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+fn names(arches: &[Arch]) -> String {
+    match arches {
+        [] => "another architecture".into(),
+        arches => arches.iter().map(|arch| arch.name()).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+impl Error {
+    /// How to mend it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Error::ForeignHost { .. } => "name the guest's with --arch or VMTEST_ARCH".into(),
+            Error::Environment(error) => error.hint(),
+            Error::Config(error) => return error.hint(),
+            Error::Assets(error) => error.hint(),
+            Error::NoKernel { arch } => format!(
+                "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
+            ),
+            Error::NoGuestProgram { arch } => {
+                format!("`make assets ARCH={arch}` in vmtest's source builds it")
+            }
+            Error::Read { what, .. } => {
+                format!("--{what} or VMTEST_{} names it", what.to_uppercase())
+            }
+            Error::NotAKernel { .. } => {
+                "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux".into()
+            }
+            Error::KernelOfOtherArch { .. } => {
+                "--arch names the guest's architecture, --kernel its kernel".into()
+            }
+            Error::Kvm(error) => error.hint(),
+            Error::Plan(error) => return error.hint(),
+            Error::Sysroot { .. } => {
+                "--sysroot names the directory that holds the guest's /usr and /lib".into()
+            }
+            Error::Base(_) | Error::Runtime(_) => return None,
+            Error::Image(problems) => {
+                let hints = problems.hints().join("\nhint: ");
+                return (!hints.is_empty()).then_some(hints);
+            }
+            Error::Temporary(_) => "TMPDIR names the directory for temporary files".into(),
+            Error::Start(error) => return error.hint(),
+        })
+    }
+}

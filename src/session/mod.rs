@@ -1,0 +1,382 @@
+//! From a [`Config`] to a machine that can be started: finds kernel, QEMU and guest program, chooses
+//! the accelerator, computes the plan, builds the image.
+//!
+//! The command line and the library go through [`prepare`], so that both boot the same machine.
+
+mod command;
+mod error;
+mod run;
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vmtest_guest::proto::{self, Exec};
+
+use crate::accel::{Accel, AccelChoice};
+use crate::arch::Arch;
+use crate::assets::{Assets, GuestAssets};
+use crate::configure::{Config, ImagePart, Kernel};
+use crate::formats::kernel;
+use crate::initramfs::Builder;
+use crate::initramfs::base::Base;
+use crate::options::{Boot, Environment, Initramfs, QemuCommand};
+use crate::plan::Plan;
+use crate::report::FileIdentity;
+use crate::vm::accel::KvmProbe;
+use crate::vm::{Job, Resources, StartError, Vm};
+
+pub use command::{Command, destination, on_host};
+pub use error::Error;
+pub use run::{Finished, NotPassed, configure, run, start};
+
+/// What process 1 of the guest is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// vmtest's agent, in an image built for the run (behind the given initramfs, if there is one). It
+    /// mounts shares, runs the command and switches off; without a command it only says that it is
+    /// ready.
+    Agent(Option<Command>),
+    /// Whatever the initramfs, the disk or the root share has. vmtest only watches.
+    Own,
+}
+
+/// A machine that can be started.
+pub struct Prepared {
+    /// QEMU's argv and all it needs.
+    pub plan: Plan,
+    /// The accelerator, and why.
+    pub accel: AccelChoice,
+    /// The kernel.
+    pub kernel: FileIdentity,
+    /// The initramfs; known in full once the image is built.
+    pub initramfs: Option<FileIdentity>,
+    /// What the agent will run.
+    pub exec: Option<Exec>,
+    /// From QEMU's start until the guest is ready. Default: 20 s with KVM, 2 min emulated.
+    pub boot_limit: Duration,
+    /// The whole run. Default: `VMTEST_TIMEOUT`, else 5 min with KVM, 15 min emulated.
+    pub run_limit: Duration,
+    /// Remarks of the image's builder.
+    pub notices: Vec<String>,
+    /// What the machine gets besides its plan.
+    pub resources: Resources,
+    image: Option<Image>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// An image that is still to be built.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
+enum Image {
+    Ready(PathBuf),
+    Build {
+        base: Base,
+        sysroot: Option<PathBuf>,
+        parts: Vec<ImagePart>,
+        command: Option<(PathBuf, std::ffi::OsString)>,
+        before: Option<PathBuf>,
+    },
+}
+
+/// The guest's architecture: the given one, else `VMTEST_ARCH`, else the host's.
+///
+/// # Errors
+/// [`Error::ForeignHost`] when it is neither given nor can be the host's.
+pub fn guest_arch(given: Option<Arch>, environment: &Environment) -> Result<Arch, Error> {
+    given
+        .or(environment.arch)
+        .or_else(Arch::host)
+        .ok_or(Error::ForeignHost { host: std::env::consts::ARCH })
+}
+
+/// Prepares a machine. Reads files, starts nothing.
+///
+/// # Errors
+/// [`Error`] names what is missing, unusable or contradictory.
+pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<Prepared, Error> {
+    let Config {
+        mut options,
+        accel,
+        kernel: choice,
+        modules,
+        initramfs,
+        sysroot,
+        image: parts,
+        boot_timeout,
+        resources,
+    } = config;
+    let arch = options.arch;
+    let guest = find_assets(arch, environment)?;
+    let kernel = find_kernel(arch, &choice, modules, environment, &guest)?;
+    let initramfs = initramfs.or_else(|| environment.initramfs.clone());
+    if let Some(path) = &initramfs {
+        readable("initramfs", path)?;
+    }
+    if let Some(dir) = sysroot.as_deref().filter(|dir| !dir.is_dir()) {
+        return Err(Error::Sysroot { dir: dir.to_owned() });
+    }
+
+    let accel = KvmProbe::new(environment.cache_dir.clone()).choose(accel, arch)?;
+    options.accel = accel.accel;
+    if let (None, None, Some(pinned)) = (&options.qemu, &environment.qemu, &guest.qemu) {
+        options.qemu = Some(QemuCommand::new(&pinned.path));
+    }
+    let agent = matches!(init, Init::Agent(_));
+    if let Some(kernel) = &kernel {
+        options.boot = Boot::Kernel {
+            image: kernel.path.clone(),
+            initramfs: match &initramfs {
+                _ if agent => Initramfs::Built,
+                Some(path) => Initramfs::Path(path.clone()),
+                None => Initramfs::None,
+            },
+        };
+        options = options.with_environment(environment);
+    } else {
+        // A disk was asked for: a kernel in the environment does not change that.
+        let environment = Environment { kernel: None, ..environment.clone() };
+        options = options.with_environment(&environment);
+    }
+    if agent {
+        options.devices.insert(0, std::sync::Arc::new(crate::qemu::AgentPorts));
+        options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
+    }
+    let plan = Plan::new(&options)?;
+
+    let mut exec = None;
+    let mut command_file = None;
+    if let Init::Agent(Some(command)) = &init {
+        let (resolved, file) = command.resolve(sysroot.as_deref());
+        exec = Some(resolved);
+        command_file = file;
+    }
+    let mut identity = initramfs.clone().map(|path| FileIdentity {
+        bytes: path.metadata().ok().map(|metadata| metadata.len()),
+        path: Some(path),
+        sha256: None,
+    });
+    let image = match (&environment.initramfs_override, &kernel) {
+        (_, None) => None,
+        _ if !agent => None,
+        (Some(path), _) => {
+            readable("initramfs", path)?;
+            identity = Some(FileIdentity { path: Some(path.clone()), ..FileIdentity::default() });
+            Some(Image::Ready(path.clone()))
+        }
+        (None, Some(kernel)) => Some(Image::Build {
+            base: base(arch, &guest, kernel, &plan)?,
+            sysroot,
+            parts,
+            command: command_file,
+            before: initramfs,
+        }),
+    };
+    let (default_boot, default_run) = default_limits(accel.accel);
+    let kernel = kernel.map(|kernel| FileIdentity {
+        path: Some(kernel.path),
+        bytes: None,
+        sha256: kernel.sha256,
+    });
+    Ok(Prepared {
+        plan,
+        accel,
+        kernel: kernel.unwrap_or_default(),
+        initramfs: identity,
+        exec,
+        boot_limit: boot_timeout.unwrap_or(default_boot),
+        run_limit: options.timeout.unwrap_or(default_run),
+        notices: Vec::new(),
+        resources,
+        image,
+    })
+}
+
+impl Prepared {
+    /// Builds the image, if one is needed and not yet built.
+    ///
+    /// # Errors
+    /// [`Error`] for what cannot be put into it.
+    pub fn build_image(&mut self) -> Result<(), Error> {
+        match self.image.take() {
+            None => Ok(()),
+            Some(Image::Ready(path)) => {
+                let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
+                self.resources.initramfs = Some(File::open(&path).map_err(read)?);
+                Ok(())
+            }
+            Some(image) => {
+                let (file, identity) = build(image, &mut self.notices)?;
+                self.resources.initramfs = Some(file);
+                self.initramfs = Some(identity);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the agent is to do, and for how long.
+    pub fn job(&self) -> Job {
+        Job {
+            exec: self.exec.clone(),
+            boot_limit: self.boot_limit,
+            run_limit: Some(self.run_limit),
+        }
+    }
+
+    /// Starts the machine; builds its image before, if that is still to be done.
+    ///
+    /// # Errors
+    /// [`Error::Start`], and those of [`Prepared::build_image`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(mut self) -> Result<Vm, Error> {
+        self.build_image()?;
+        Vm::start(self.plan, self.resources).map_err(|error: StartError| error.into())
+    }
+}
+
+/// Scaled for emulation where not given.
+fn default_limits(accel: Accel) -> (Duration, Duration) {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    match accel {
+        Accel::Kvm => (Duration::from_secs(20), minutes(5)),
+        Accel::Tcg => (minutes(2), minutes(15)),
+    }
+}
+
+fn find_assets(arch: Arch, environment: &Environment) -> Result<GuestAssets, Error> {
+    match Assets::load(&Assets::location(environment)) {
+        Ok(assets) => Ok(assets.guest(arch)),
+        // Everything can also be given by options; what is missing then is said by name.
+        Err(crate::assets::Error::NoManifest { .. }) if environment.assets.is_none() => {
+            Ok(GuestAssets::default())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The kernel with what is known of it.
+struct FoundKernel {
+    path: PathBuf,
+    modules: Option<PathBuf>,
+    sha256: Option<String>,
+}
+
+fn find_kernel(
+    arch: Arch,
+    choice: &Kernel,
+    modules: Option<PathBuf>,
+    environment: &Environment,
+    guest: &GuestAssets,
+) -> Result<Option<FoundKernel>, Error> {
+    let given = match choice {
+        Kernel::None => return Ok(None),
+        Kernel::File(path) => Some(path),
+        Kernel::Default => environment.kernel.as_ref(),
+    };
+    let mut kernel = match (given, &guest.kernel) {
+        (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
+        (None, Some(pinned)) => {
+            let image = pinned.to_boot();
+            FoundKernel {
+                path: image.path.clone(),
+                modules: pinned.modules.clone(),
+                sha256: Some(image.sha256.clone()),
+            }
+        }
+        (None, None) => return Err(Error::NoKernel { arch }),
+    };
+    let head = readable("kernel", &kernel.path)?;
+    let Some(found) = kernel::identify(&head) else {
+        return Err(Error::NotAKernel { path: kernel.path });
+    };
+    if !found.arches.contains(&arch) {
+        let found = found.arches.to_vec();
+        return Err(Error::KernelOfOtherArch { path: kernel.path, found, arch });
+    }
+    if given.is_some() {
+        let installed = |release: &String| {
+            let dir = Path::new("/lib/modules").join(release);
+            (Some(arch) == Arch::host() && dir.is_dir()).then_some(dir)
+        };
+        kernel.modules = modules.or_else(|| found.release.as_ref().and_then(installed));
+    } else if let Some(dir) = modules {
+        kernel.modules = Some(dir);
+    }
+    Ok(Some(kernel))
+}
+
+/// Reads a file's beginning, or says why it cannot be read.
+fn readable(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(kernel::HEAD_BYTES as u64).read_to_end(&mut head))
+        .map_err(|source| Error::Read { what, path: path.to_owned(), source })?;
+    Ok(head)
+}
+
+fn base(arch: Arch, guest: &GuestAssets, kernel: &FoundKernel, plan: &Plan) -> Result<Base, Error> {
+    let Some(program) = &guest.guest else { return Err(Error::NoGuestProgram { arch }) };
+    Ok(Base {
+        arch,
+        guest: program.path.clone(),
+        shell: guest.shell.as_ref().map(|shell| shell.path.clone()),
+        modules_dir: kernel.modules.clone(),
+        modules: plan.modules().to_vec(),
+        optional_modules: plan.optional_modules().to_vec(),
+    })
+}
+
+/// Puts the image together: the base, the user's parts, the command.
+fn build(image: Image, notices: &mut Vec<String>) -> Result<(File, FileIdentity), Error> {
+    let Image::Build { base, sysroot, parts, command, before } = image else {
+        unreachable!("only images that are to be built come here")
+    };
+    let mut builder = Builder::new(base.arch);
+    base.add_to(&mut builder)?;
+    if let Some(sysroot) = &sysroot {
+        builder.sysroot(sysroot);
+    }
+    if base.shell.is_some() {
+        // The guest program links these to its shell where nothing else is there.
+        builder.provided(["/bin/sh", "/usr/bin/env"]);
+    }
+    for part in parts {
+        part(&mut builder);
+    }
+    if let Some((path, dest)) = &command {
+        builder.by("the command");
+        builder.binary_os(path, Some(dest));
+    }
+    let image = builder.finish()?;
+    notices.extend_from_slice(image.notices());
+
+    let mut file = tempfile::tempfile().map_err(Error::Temporary)?;
+    let summary = match &before {
+        None => image.write_to_file(&file)?,
+        Some(path) => {
+            let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
+            let mut first = File::open(path).map_err(read)?;
+            io::copy(&mut first, &mut file).map_err(Error::Temporary)?;
+            pad(&mut file).map_err(Error::Temporary)?;
+            image.write_to(&mut file)?
+        }
+    };
+    file.seek(SeekFrom::Start(0)).map_err(Error::Temporary)?;
+    let bytes = file.metadata().map_err(Error::Temporary)?.len();
+    let sha256 = before.is_none().then(|| summary.sha256.to_string());
+    Ok((file, FileIdentity { path: None, bytes: Some(bytes), sha256 }))
+}
+
+/// Zeros up to a boundary of 4 bytes, and 4 more: the kernel wants a segment to be aligned, and its
+/// lz4 needs zeros behind its data (tried with Linux 6.12).
+fn pad(file: &mut File) -> io::Result<()> {
+    let len = file.stream_position()?;
+    file.write_all(&[0; 8][..4 + (4 - len as usize % 4) % 4])
+}
