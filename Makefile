@@ -31,7 +31,7 @@ shell: ## an interactive shell in a guest of ARCH
 	@target/release/vmtest shell --arch $(ARCH)
 
 test: test-tools lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
-	$(ASSETS)
+	$(ASSETS) programs firmware
 	$(CARGO) test --locked --workspace
 
 test-tools: ## what the tests compare with: installed as root, else named
