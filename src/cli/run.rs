@@ -25,7 +25,7 @@ use super::image;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, interrupt};
+use super::{events, interrupt, words};
 
 /// A machine that can be started, and where its events go.
 pub(crate) struct Prepared {
@@ -81,13 +81,22 @@ pub(crate) fn prepare(
     options.timeout = timeout;
     options.qemu = qemu_command(args)?;
     let events = add_devices(options, args)?;
+    let variables = variables(args)?;
     options.kernel_args.extend(args.append.iter().cloned());
     options.qemu_args.extend(args.qemu_arg.iter().cloned());
 
     // An image of the user's own with nothing to run in it: its own init decides.
     let has_initramfs = args.initramfs.is_some() || environment.initramfs.is_some();
     let init = match command {
-        Some(command) => Init::Agent(Some(with_environment(command, args)?)),
+        Some(mut command) => {
+            for (name, value) in variables {
+                command.env(name, value);
+            }
+            if let Some(cwd) = &args.cwd {
+                command.cwd(cwd);
+            }
+            Init::Agent(Some(command))
+        }
         None if has_initramfs => Init::Own,
         None => Init::Agent(None),
     };
@@ -169,40 +178,37 @@ fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// `DIR[:TAG][:ro]`. A directory whose whole text exists needs no escape for its colons.
+/// `DIR[:TAG][:ro]`; the tag is the directory's name when it is not given.
 fn parse_share(text: &OsStr) -> Result<P9Share, Failure> {
-    let bytes = text.as_bytes();
-    let (bytes, read_only) = match bytes.strip_suffix(b":ro") {
-        Some(rest) if !Path::new(text).is_dir() => (rest, true),
-        _ => (bytes, false),
+    let wrong = |what: &str| {
+        Failure::wrong(
+            format!("`--share {}` {what}", text.display()),
+            "write it as `--share DIR[:TAG][:ro]`, and `\\:` for a colon that belongs to a name",
+        )
     };
-    let whole = Path::new(OsStr::from_bytes(bytes));
-    let colon = bytes.iter().rposition(|byte| *byte == b':');
-    let (dir, tag) = match colon {
-        Some(at) if !whole.is_dir() => (
-            PathBuf::from(OsStr::from_bytes(&bytes[..at])),
-            String::from_utf8_lossy(&bytes[at + 1..]).into_owned(),
-        ),
-        _ => {
-            let absolute = std::path::absolute(whole).unwrap_or_else(|_| whole.to_owned());
-            let name = absolute.file_name().unwrap_or(OsStr::new("root"));
-            (whole.to_owned(), name.to_string_lossy().into_owned())
-        }
-    };
+    let mut parts = words::split(text);
+    let read_only = parts.len() > 1 && parts.last().is_some_and(|part| part == "ro");
+    parts.truncate(parts.len() - usize::from(read_only));
+    let mut parts = parts.into_iter();
+    let dir = PathBuf::from(parts.next().unwrap_or_default());
+    let tag = parts.next();
+    if parts.next().is_some() {
+        return Err(wrong("has too many parts"));
+    }
     if dir.as_os_str().is_empty() {
-        return Err(Failure::wrong(
-            "--share: no directory is given",
-            "write it as `--share DIR[:TAG][:ro]`",
-        ));
+        return Err(wrong("names no directory"));
     }
     directory("--share", &dir)?;
     // QEMU's working directory is ours, but a report should say which directory it was.
     let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let tag = tag.or_else(|| dir.file_name().map(OsStr::to_owned));
+    let tag = tag.map_or_else(|| "root".into(), |tag| tag.to_string_lossy().into_owned());
     Ok(P9Share { dir, tag, read_only, ownership: Ownership::Host })
 }
 
-/// Adds `--env` and `--cwd`.
-fn with_environment(mut command: Command, args: &MachineArgs) -> Result<Command, Failure> {
+/// `--env`: names with values.
+fn variables(args: &MachineArgs) -> Result<Vec<(&OsStr, &OsStr)>, Failure> {
+    let mut variables = Vec::new();
     for pair in &args.env {
         let bytes = pair.as_bytes();
         let Some(at) = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0) else {
@@ -211,12 +217,9 @@ fn with_environment(mut command: Command, args: &MachineArgs) -> Result<Command,
                 "write it as `--env NAME=VALUE`",
             ));
         };
-        command.env(OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..]));
+        variables.push((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])));
     }
-    if let Some(cwd) = &args.cwd {
-        command.cwd(cwd);
-    }
-    Ok(command)
+    Ok(variables)
 }
 
 /// Runs what was prepared and reports.
@@ -228,12 +231,12 @@ pub(crate) fn execute(
     terminal: Option<(WindowSize, Option<mpsc::UnboundedReceiver<()>>)>,
 ) -> Result<u8, Failure> {
     let Prepared { machine: mut prepared, events: event_paths } = prepared;
+    let mut artifacts = Artifacts::create(args.artifacts.as_deref())?;
+    let event_files = create_event_files(&event_paths)?;
     prepared.build_image()?;
     for notice in &prepared.notices {
         ui::note(notice);
     }
-    let mut artifacts = Artifacts::create(args.artifacts.as_deref())?;
-    let event_files = create_event_files(&event_paths)?;
     let has_agent = prepared.plan.has_agent();
 
     let mut sinks: Vec<Sink> = Vec::new();
@@ -328,6 +331,10 @@ pub(crate) fn execute(
     if outcome.verdict == Verdict::Ready {
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
+    }
+    if interactive && matches!(outcome.verdict, Verdict::Exited(_)) {
+        // The user typed `exit` and knows; a status is theirs to ask for.
+        return Ok(outcome.verdict.exit_code());
     }
     conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())

@@ -216,7 +216,11 @@ impl fmt::Display for Problems {
                 f.write_str("\n")?;
             }
             write!(f, "{problem}")?;
-            let mut source = std::error::Error::source(problem);
+            let mut source = match problem {
+                // Their texts are part of ours, their causes are not.
+                Problem::Closure { problem, .. } => std::error::Error::source(problem),
+                other => std::error::Error::source(other),
+            };
             while let Some(cause) = source {
                 write!(f, ": {cause}")?;
                 source = cause.source();

@@ -125,7 +125,7 @@ impl Error {
                 format!("--{what} or VMTEST_{} names it", what.to_uppercase())
             }
             Error::NotAKernel { .. } => {
-                "a kernel is a bzImage, an Image, a zImage or a vmlinux".into()
+                "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux".into()
             }
             Error::KernelOfOtherArch { .. } => {
                 "--arch names the guest's architecture, --kernel its kernel".into()

@@ -72,6 +72,7 @@ impl std::fmt::Debug for Prepared {
 }
 
 /// An image that is still to be built.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Image {
     Ready(PathBuf),
     Build {
@@ -281,11 +282,14 @@ fn find_kernel(
     };
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
-        (None, Some(pinned)) => FoundKernel {
-            path: pinned.image.path.clone(),
-            modules: pinned.modules.clone(),
-            sha256: Some(pinned.image.sha256.clone()),
-        },
+        (None, Some(pinned)) => {
+            let image = pinned.to_boot();
+            FoundKernel {
+                path: image.path.clone(),
+                modules: pinned.modules.clone(),
+                sha256: Some(image.sha256.clone()),
+            }
+        }
         (None, None) => return Err(Error::NoKernel { arch }),
     };
     let head = readable("kernel", &kernel.path)?;

@@ -4,5 +4,7 @@ mod boot;
 mod cli;
 mod closure;
 mod hostile;
+mod initramfs;
 mod layers;
+mod shell;
 mod support;
