@@ -177,16 +177,16 @@ pub trait Configure {
     fn configure(self, config: &mut Config) -> Result<(), ConfigError>;
 
     /// Boxed, for lists of configurators of different types.
-    fn boxed(self) -> Boxed
+    fn boxed<'a>(self) -> Boxed<'a>
     where
-        Self: Sized + Send + 'static,
+        Self: Sized + Send + 'a,
     {
         Box::new(|config| self.configure(config))
     }
 }
 
 /// A configurator of any type.
-pub type Boxed = Box<dyn FnOnce(&mut Config) -> Result<(), ConfigError> + Send>;
+pub type Boxed<'a> = Box<dyn FnOnce(&mut Config) -> Result<(), ConfigError> + Send + 'a>;
 
 impl<F: FnOnce(&mut Config) -> Result<(), ConfigError>> Configure for F {
     fn configure(self, config: &mut Config) -> Result<(), ConfigError> {

@@ -49,6 +49,7 @@ pub use rustix::process::Signal;
 pub use streams::Streams;
 pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};
 pub use verdict::{Limit, Verdict};
+pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
 use crate::plan::{CONSOLE, FIRST_FD, MONITOR, Plan, Spelling};

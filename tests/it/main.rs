@@ -6,5 +6,7 @@ mod closure;
 mod hostile;
 mod initramfs;
 mod layers;
+mod library;
+mod parity;
 mod shell;
 mod support;
