@@ -33,6 +33,9 @@ pub struct Config {
     /// What goes into a built image, in this order. Default: nothing but the guest program, a shell,
     /// the kernel modules that are needed, and the command.
     pub image: Vec<ImagePart>,
+    /// Start the kernel by UEFI firmware: `VMTEST_OVMF_CODE` and `VMTEST_OVMF_VARS`, else the pinned
+    /// one of the asset manifest (amd64, arm64). [`Options::firmware`] goes before. Default: no.
+    pub default_firmware: bool,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
     pub boot_timeout: Option<Duration>,
     /// What the machine gets besides its plan.
@@ -68,6 +71,7 @@ impl Config {
             initramfs: None,
             sysroot: None,
             image: Vec::new(),
+            default_firmware: false,
             boot_timeout: None,
             resources: Resources::default(),
         }

@@ -14,12 +14,15 @@ mod agent;
 mod console;
 mod events;
 mod files;
+mod http;
+mod link;
 mod process;
 mod qmp;
 mod run;
 mod streams;
 mod verdict;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -35,6 +38,8 @@ use tokio::process::Command;
 pub use console::{Console, Cursor, ExpectError, Sink};
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES};
 pub use files::FileError;
+pub use http::{HttpHandler, ServeHttp};
+pub use link::InterVm;
 pub use run::{Job, Outcome, Phases, Progress, run};
 pub use rustix::process::Signal;
 pub use streams::Streams;
@@ -85,6 +90,15 @@ pub enum StartError {
     /// A file for the guest could not be made.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A service of the host's could not be started.
+    #[error("cannot start {service} for the guest")]
+    Service {
+        /// Which one.
+        service: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The host has no descriptors or no memory left.
     #[error("cannot make the streams between QEMU and vmtest")]
     Streams(#[source] io::Error),
@@ -99,6 +113,11 @@ impl StartError {
                     .into(),
             ),
             StartError::File(FileError::Vfat(error)) => Some(error.hint()),
+            StartError::File(FileError::Need { what: "share", source, .. })
+                if source.kind() == io::ErrorKind::NotADirectory =>
+            {
+                Some("only directories can be shared".into())
+            }
             StartError::File(FileError::Temporary(_)) => {
                 Some("TMPDIR names the directory for temporary files".into())
             }
@@ -119,6 +138,16 @@ pub struct Vm {
     channels: BTreeMap<String, UnixStream>,
     notices: Vec<String>,
     started: Instant,
+    _services: Services,
+}
+
+/// What runs on the host as long as the machine does; dropped after QEMU was told to end.
+struct Services(Vec<Box<dyn Any + Send>>);
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Services").field(&self.0.len()).finish()
+    }
 }
 
 /// How a machine ended.
@@ -161,6 +190,17 @@ impl Vm {
     pub fn start(plan: Plan, resources: Resources) -> Result<Vm, StartError> {
         let mut fds: Vec<OwnedFd> = Vec::new();
         let mut notices = Vec::new();
+        for need in plan.needs() {
+            files::check(need)?;
+        }
+        let mut services = Vec::new();
+        for service in plan.services() {
+            let started = service.start().map_err(|source| StartError::Service {
+                service: format!("{service:?}"),
+                source,
+            })?;
+            services.push(started);
+        }
         for file in plan.files() {
             fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
@@ -189,7 +229,8 @@ impl Vm {
         };
         let console = Console::new(stream(CONSOLE)?, resources.console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
-        Ok(Vm { plan, process, console, monitor, channels, notices, started })
+        let _services = Services(services);
+        Ok(Vm { plan, process, console, monitor, channels, notices, started, _services })
     }
 
     /// What it was started from.
