@@ -80,7 +80,7 @@ fn time_ours(arch: Arch) -> Duration {
 /// QEMU's program and arguments, with the image as a file in `dir`.
 fn qemu_alone(arch: Arch, dir: &Path) -> Vec<std::ffi::OsString> {
     let environment = Environment::read().expect("a usable environment");
-    let command = GuestCommand::from_argv(&["true"]);
+    let command = GuestCommand::from_argv(["true"]);
     let mut prepared = prepare(Config::new(arch), &environment, Init::Agent(command))
         .expect("assets: run `make assets`");
     prepared.build_image().expect("an image");

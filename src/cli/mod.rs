@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod terminal;
 mod ui;
+mod words;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use vmtest::configure::{Config, Kernel};
 use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{EventPort, Ownership, P9Share, ReadOnlyDir};
+use vmtest::qemu::{EventPort, Firmware, Ownership, P9Share, ReadOnlyDir};
 use vmtest::report::{self, Context};
 use vmtest::session::{self, Command, Init};
 use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
@@ -25,7 +25,7 @@ use super::image;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, interrupt};
+use super::{events, interrupt, words};
 
 /// A machine that can be started, and where its events go.
 pub(crate) struct Prepared {
@@ -80,6 +80,11 @@ pub(crate) fn prepare(
     options.kernel_log = KernelLog::Full;
     options.timeout = timeout;
     options.qemu = qemu_command(args)?;
+    match firmware(args)? {
+        FirmwareFlag::None => {}
+        FirmwareFlag::Default => config.default_firmware = true,
+        FirmwareFlag::Given(firmware) => options.firmware = Some(firmware),
+    }
     let events = add_devices(options, args)?;
     let variables = variables(args)?;
     options.kernel_args.extend(args.append.iter().cloned());
@@ -112,6 +117,32 @@ fn readable(what: &str, path: &Path) -> Result<(), Failure> {
             format!("--{what} names it"),
         )
     })
+}
+
+/// `--firmware`.
+enum FirmwareFlag {
+    None,
+    Default,
+    Given(Firmware),
+}
+
+fn firmware(args: &MachineArgs) -> Result<FirmwareFlag, Failure> {
+    let Some(text) = &args.firmware else { return Ok(FirmwareFlag::None) };
+    if text == "default" {
+        return Ok(FirmwareFlag::Default);
+    }
+    let bytes = text.as_bytes();
+    let colon = bytes.iter().position(|byte| *byte == b':').filter(|at| *at > 0);
+    match colon.filter(|at| at + 1 < bytes.len()) {
+        Some(at) => Ok(FirmwareFlag::Given(Firmware {
+            code: PathBuf::from(OsStr::from_bytes(&bytes[..at])),
+            vars: PathBuf::from(OsStr::from_bytes(&bytes[at + 1..])),
+        })),
+        None => Err(Failure::wrong(
+            format!("--firmware {}: two files are needed", text.display()),
+            "write it as `--firmware CODE:VARS`, or `--firmware default`",
+        )),
+    }
 }
 
 fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
@@ -178,35 +209,31 @@ fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// `DIR[:TAG][:ro]`. A directory whose whole text exists needs no escape for its colons.
+/// `DIR[:TAG][:ro]`; the tag is the directory's name when it is not given.
 fn parse_share(text: &OsStr) -> Result<P9Share, Failure> {
-    let bytes = text.as_bytes();
-    let (bytes, read_only) = match bytes.strip_suffix(b":ro") {
-        Some(rest) if !Path::new(text).is_dir() => (rest, true),
-        _ => (bytes, false),
+    let wrong = |what: &str| {
+        Failure::wrong(
+            format!("`--share {}` {what}", text.display()),
+            "write it as `--share DIR[:TAG][:ro]`, and `\\:` for a colon that belongs to a name",
+        )
     };
-    let whole = Path::new(OsStr::from_bytes(bytes));
-    let colon = bytes.iter().rposition(|byte| *byte == b':');
-    let (dir, tag) = match colon {
-        Some(at) if !whole.is_dir() => (
-            PathBuf::from(OsStr::from_bytes(&bytes[..at])),
-            String::from_utf8_lossy(&bytes[at + 1..]).into_owned(),
-        ),
-        _ => {
-            let absolute = std::path::absolute(whole).unwrap_or_else(|_| whole.to_owned());
-            let name = absolute.file_name().unwrap_or(OsStr::new("root"));
-            (whole.to_owned(), name.to_string_lossy().into_owned())
-        }
-    };
+    let mut parts = words::split(text);
+    let read_only = parts.len() > 1 && parts.last().is_some_and(|part| part == "ro");
+    parts.truncate(parts.len() - usize::from(read_only));
+    let mut parts = parts.into_iter();
+    let dir = PathBuf::from(parts.next().unwrap_or_default());
+    let tag = parts.next();
+    if parts.next().is_some() {
+        return Err(wrong("has too many parts"));
+    }
     if dir.as_os_str().is_empty() {
-        return Err(Failure::wrong(
-            "--share: no directory is given",
-            "write it as `--share DIR[:TAG][:ro]`",
-        ));
+        return Err(wrong("names no directory"));
     }
     directory("--share", &dir)?;
     // QEMU's working directory is ours, but a report should say which directory it was.
     let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let tag = tag.or_else(|| dir.file_name().map(OsStr::to_owned));
+    let tag = tag.map_or_else(|| "root".into(), |tag| tag.to_string_lossy().into_owned());
     Ok(P9Share { dir, tag, read_only, ownership: Ownership::Host })
 }
 
@@ -369,6 +396,27 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
                 "the guest is ready: Linux {}, {:.2} s after its kernel's start",
                 hello.kernel_release, hello.ready_secs
             ));
+        }
+        (Progress::Forwarding(forwards), MessageFormat::Json) => {
+            for forward in *forwards {
+                ui::line(
+                    &json!({"type": "forward", "protocol": forward.protocol.name(),
+                    "host_address": forward.host_address, "host_port": forward.host_port,
+                    "guest_port": forward.guest_port})
+                    .to_string(),
+                );
+            }
+        }
+        (Progress::Forwarding(forwards), MessageFormat::Text) => {
+            for forward in *forwards {
+                ui::status(&format!(
+                    "{} port {} of {} is port {} of the guest",
+                    forward.protocol.name(),
+                    forward.host_port,
+                    forward.host_address,
+                    forward.guest_port,
+                ));
+            }
         }
         (Progress::Notice(text), MessageFormat::Json) => {
             ui::line(&json!({"type": "notice", "text": text}).to_string());

@@ -3,8 +3,13 @@
 mod boot;
 mod cli;
 mod closure;
+mod devices;
+mod devices_inputs;
+mod golden;
 mod hostile;
 mod initramfs;
 mod layers;
+mod library;
+mod parity;
 mod shell;
 mod support;
