@@ -6,5 +6,6 @@ mod closure;
 mod hostile;
 mod initramfs;
 mod layers;
+mod programs;
 mod shell;
 mod support;
