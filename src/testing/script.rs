@@ -111,6 +111,7 @@ mod tests {
     fn finished(verdict: Verdict, stderr: &str) -> Finished {
         Finished {
             outcome: Outcome {
+                port_forwards: Vec::new(),
                 verdict,
                 hello: None,
                 phases: Phases::default(),

@@ -3,6 +3,9 @@
 mod boot;
 mod cli;
 mod closure;
+mod devices;
+mod devices_inputs;
+mod golden;
 mod hostile;
 mod initramfs;
 mod layers;
