@@ -535,3 +535,50 @@ fn verdicts_of_guests_without_commands() {
     assert!(matches!(ran.outcome.verdict, Verdict::Exited(_)), "{ran:?}");
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
 }
+
+/// A tree of busybox and nothing else, the smallest that can be a root.
+fn busybox_tree(arch: Arch) -> tempfile::TempDir {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::copy(assets(arch).shell.unwrap().path, bin.join("busybox")).unwrap();
+    fs::set_permissions(bin.join("busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    for applet in ["sh", "cat", "stat", "poweroff", "mount", "touch", "sync", "grep"] {
+        symlink("busybox", bin.join(applet)).unwrap();
+    }
+    for dir in ["proc", "sys", "dev", "run", "tmp"] {
+        fs::create_dir(root.path().join(dir)).unwrap();
+    }
+    fs::write(root.path().join("who"), "the host's tree\n").unwrap();
+    root
+}
+
+/// A directory as the root: the command runs in it; read-only it cannot be changed.
+#[test]
+fn root_over_9p_with_the_agent() {
+    let root = busybox_tree(Arch::Amd64);
+    let script = "cat /who; grep -c ' / 9p ro' /proc/mounts; touch /new; echo end";
+    let done = vmtest(["--arch", "amd64"])
+        .arg(format!("--root={}:ro", root.path().display()))
+        .args(["--", "sh", "-c", script])
+        .run();
+    done.code(0).stdout("the host's tree\n1\nend\n").says("Read-only file system");
+    assert!(!root.path().join("new").exists());
+}
+
+/// The tree's own init runs, with a kernel whose 9p is a module: an image of ours switches to it.
+#[test]
+fn root_over_9p_with_its_own_init() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = busybox_tree(Arch::Riscv64);
+    let init = root.path().join("my init");
+    let script = "#!/bin/sh\ncat /who > /seen\necho $$ >> /seen\nsync\npoweroff -f\n";
+    fs::write(&init, script).unwrap();
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
+    let done = vmtest(["--arch", "riscv64", "--append", "init=\"/my init\""])
+        .arg(format!("--root={}", root.path().display()))
+        .run();
+    done.code(0).says("switched itself off");
+    assert_eq!(fs::read_to_string(root.path().join("seen")).unwrap(), "the host's tree\n1\n");
+}
