@@ -179,7 +179,10 @@ fn shares_and_read_only_directories() {
         cd /mount/vfat/sda1
         cat Größe*; stat -c %s big; tail -c 7 big; echo
         umount /mount/vfat/sda1 2> /dev/null || cd / && umount /mount/vfat/sda1
-        mount -t vfat -o rw /dev/sda1 /mount/vfat/sda1 2> /dev/null && echo 'mounted for writing'
+        mount -t vfat -o rw /dev/sda1 /mount/vfat/sda1 2> /dev/null
+        touch /mount/vfat/sda1/new 2> /dev/null && echo 'a file was made'
+        rm /mount/vfat/sda1/big 2> /dev/null && echo 'a file was removed'
+        umount /mount/vfat/sda1
         blockdev --setrw /dev/sda1 2> /dev/null || true
         blockdev --setrw /dev/sda 2> /dev/null || true
         for target in /dev/sda /dev/sda1; do
@@ -348,50 +351,50 @@ fn guests_talk_to_each_other() {
     let pcap = root.path().join("link.pcap");
     let link = InterVm::new("lan");
     let [server, client, other] = [(); 3].map(|()| link.join());
-    let up = |n: u32| {
-        format!(
-            "ip link set eth0 up; ip addr add 10.9.0.{n}/24 dev eth0; cat /sys/class/net/eth0/address;"
-        )
+    // Each serves, and asks the others until they answer. Who is done says so in a directory of the
+    // host's, and goes when all are: over the link nobody could know that.
+    let shared = root.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let share = || P9Share {
+        dir: shared.clone(),
+        tag: "done".into(),
+        read_only: false,
+        ownership: Ownership::Host,
     };
-    // Each serves one request after the other and asks the others until they answer.
-    let script = |n: u32, others: [u32; 2]| {
-        let mut script = up(n);
-        script.push_str(&format!(
-            "mkdir /www; echo 'I am {n}' > /www/page; httpd -h /www; for n in {} {}; do \
-             until wget -q -T 2 -O - http://10.9.0.$n/page; do sleep 0.5; done; done; ",
-            others[0], others[1]
-        ));
-        // Stay until both others have had their answers.
-        script.push_str(&format!(
-            "mkdir -p /www/done; for n in {} {}; do \
-             until wget -q -T 2 -O /dev/null http://10.9.0.$n/done; do \
-             touch /www/done/index.html; sleep 0.5; done; done; sleep 3",
-            others[0], others[1]
-        ));
-        script
+    let script = |n: u32, others: &str| {
+        format!(
+            "ip link set eth0 up; ip addr add 10.9.0.{n}/24 dev eth0
+            cat /sys/class/net/eth0/address
+            mkdir /www; echo 'I am {n}' > /www/page; httpd -h /www
+            for other in {others}; do
+                until wget -q -T 2 -O - http://10.9.0.$other/page; do sleep 0.5; done
+            done 2> /dev/null
+            cd /mount/9p/done; touch {n}
+            until [ \"$(echo *)\" = '1 2 3' ]; do sleep 0.2; done"
+        )
     };
     let (pcap_file, macs) = (pcap.clone(), [server.mac(), client.mac(), other.mac()]);
     let [a, b, c] = block_on(async {
-        let (one, two, three) = (script(1, [2, 3]), script(2, [1, 3]), script(3, [1, 2]));
+        let (one, two, three) = (script(1, "2 3"), script(2, "1 3"), script(3, "1 2"));
         let (a, b, c) = tokio::join!(
             run(
                 Arch::Amd64,
                 |options| {
-                    options.device(server.with_pcap(pcap_file));
+                    options.device(server.with_pcap(pcap_file)).device(share());
                 },
                 &one
             ),
             run(
                 Arch::Amd64,
                 |options| {
-                    options.device(client.with_nic(Nic::E1000));
+                    options.device(client.with_nic(Nic::E1000)).device(share());
                 },
                 &two
             ),
             run(
                 Arch::Riscv64,
                 |options| {
-                    options.device(other);
+                    options.device(other).device(share());
                 },
                 &three
             ),
