@@ -310,7 +310,12 @@ impl UnknownAccel {
 
 impl fmt::Display for AccelChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.accel, self.reason)
+        write!(f, "{}: {}", self.accel, self.reason)?;
+        match &self.reason {
+            // The one reason the user can do something about without leaving the machine.
+            Reason::NoPermission(permission) => write!(f, "; {}", permission.remedy()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -320,13 +325,9 @@ impl fmt::Display for Reason {
             Reason::Requested => f.write_str("set by option"),
             Reason::Proven(speed) => write!(f, "guest code runs at hardware speed ({speed})"),
             Reason::Missing { device } => write!(f, "{} does not exist", device.display()),
-            Reason::NoPermission(permission) => {
-                write!(
-                    f,
-                    "no permission to open {}; {}",
-                    permission.device.display(),
-                    permission.remedy()
-                )
+            Reason::NoPermission(Permission { device, mode, group, .. }) => {
+                let device = device.display();
+                write!(f, "no permission to open {device} (group {group}, mode {mode:04o})")
             }
             Reason::ForeignArch { guest, host: Some(host) } => {
                 write!(f, "the guest is {guest}, this host is {host}")
@@ -473,7 +474,8 @@ mod tests {
             (Obstacle::Denied, "pass `--device /dev/kvm`"),
         ] {
             let line = tcg(Reason::NoPermission(permission(obstacle)));
-            assert!(line.starts_with("tcg: no permission to open /dev/kvm; "), "{line}");
+            let start = "tcg: no permission to open /dev/kvm (group kvm, mode 0660); ";
+            assert!(line.starts_with(start), "{line}");
             assert!(line.contains(text), "{line}");
             assert!(!line.contains('\n'));
         }
@@ -486,6 +488,10 @@ mod tests {
             unusable.to_string().starts_with("cannot use KVM for this guest: /dev/kvm is too slow")
         );
         assert!(unusable.hint().ends_with("or take `--accel tcg`"));
+        let unusable =
+            KvmUnusable { reason: Reason::NoPermission(permission(Obstacle::NotInGroup)) };
+        assert!(!unusable.to_string().contains("usermod"), "that is for the hint");
+        assert!(unusable.hint().contains("`sudo usermod -aG kvm $USER`"));
         let unusable = KvmUnusable { reason: Reason::Arm32OnArm64 };
         assert!(unusable.hint().contains("--accel tcg"));
     }

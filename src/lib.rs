@@ -12,6 +12,7 @@
 pub mod accel;
 pub mod arch;
 pub mod assets;
+pub mod blocking;
 pub mod cmdline;
 pub mod configure;
 pub mod duration;
@@ -26,5 +27,6 @@ pub mod report;
 pub mod session;
 pub mod size;
 mod sys;
+pub mod testing;
 pub mod vfat;
 pub mod vm;

@@ -65,7 +65,7 @@ pub trait Service: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The system's; the machine is not started then.
-    fn start(&self) -> std::io::Result<Box<dyn std::any::Any + Send>>;
+    fn start(&self) -> std::io::Result<Box<dyn std::any::Any + Send + Sync>>;
 }
 
 /// Makes a file or a stream that QEMU inherits, anew for each start.

@@ -9,7 +9,7 @@
 #
 # No C compiler for a foreign arch is needed in any of them.
 
-guest_recipe=2
+guest_recipe=3
 guest_key=''
 guest_prepare() {
   guest_key=none
@@ -63,7 +63,7 @@ guest_fetch() { # ARCH,ARCH…: one job, since cargo builds several targets best
     case " ${debian[*]-} " in *" $arch "*) dir=$cache/build/guest-debian ;; esac
     new=$work/guest-$arch
     mkdir -p "$new"
-    cp "$dir/${triple_of[$arch]}/release/vmtest-guest" "$new/"
+    cp "$dir/${triple_of[$arch]}/guest/vmtest-guest" "$new/"
     json_entry path "guest/$arch/vmtest-guest" version "$version" sha256 "$(sha256 "$new/vmtest-guest")" >"$new/entry.json"
     install_component "$new" "guest/$arch" "$guest_key"
   done
@@ -72,8 +72,7 @@ guest_fetch() { # ARCH,ARCH…: one job, since cargo builds several targets best
 guest_cargo() { # CARGO TARGET-DIR --target T…
   local program=$1 dir=$2
   shift 2
-  # Symbols of the C library alone are 6 MB of riscv64's program; nobody debugs it in place.
-  CARGO_PROFILE_RELEASE_STRIP=symbols "$program" build --locked --release --package vmtest-guest --bin vmtest-guest --target-dir "$dir" "$@"
+  "$program" build --locked --profile guest --package vmtest-guest --bin vmtest-guest --target-dir "$dir" "$@"
 }
 
 # The target to build ARCH with by the rustc on PATH: one whose standard library is there, or comes.

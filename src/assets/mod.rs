@@ -74,6 +74,17 @@ pub struct KernelAsset {
     /// Its modules, `…/lib/modules/RELEASE`; a kernel without modules has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<PathBuf>,
+    /// The same kernel unpacked, in a form that QEMU's `-kernel` loads as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<Asset>,
+}
+
+impl KernelAsset {
+    /// The file to give to QEMU's `-kernel`: the unpacked one where there is one, since the guest
+    /// need not decompress it.
+    pub fn to_boot(&self) -> &Asset {
+        self.direct.as_ref().unwrap_or(&self.image)
+    }
 }
 
 /// UEFI: the program and a store of its variables to start from.
@@ -208,10 +219,13 @@ impl GuestAssets {
     /// The files with their names in listings.
     pub fn files(&self) -> Vec<(&'static str, &Asset)> {
         let firmware = self.firmware.as_ref();
+        let (kernel, gcov) = (self.kernel.as_ref(), self.gcov_kernel.as_ref());
         [
             ("qemu", self.qemu.as_ref()),
-            ("kernel", self.kernel.as_ref().map(|kernel| &kernel.image)),
-            ("gcov-kernel", self.gcov_kernel.as_ref().map(|kernel| &kernel.image)),
+            ("kernel", kernel.map(|kernel| &kernel.image)),
+            ("kernel-direct", kernel.and_then(|kernel| kernel.direct.as_ref())),
+            ("gcov-kernel", gcov.map(|kernel| &kernel.image)),
+            ("gcov-kernel-direct", gcov.and_then(|kernel| kernel.direct.as_ref())),
             ("guest", self.guest.as_ref()),
             ("shell", self.shell.as_ref()),
             ("firmware-code", firmware.map(|firmware| &firmware.code)),
@@ -229,6 +243,7 @@ impl GuestAssets {
         }
         for kernel in [&mut self.kernel, &mut self.gcov_kernel].into_iter().flatten() {
             paths.push(&mut kernel.image.path);
+            paths.extend(kernel.direct.as_mut().map(|direct| &mut direct.path));
             paths.extend(
                 [&mut kernel.config, &mut kernel.vmlinux, &mut kernel.modules]
                     .into_iter()
@@ -282,14 +297,17 @@ mod tests {
 
     const MANIFEST: &str = r#"{ "schema": 1, "generator": "test", "guests": { "riscv64": {
         "qemu": {"path": "q", "version": "10", "sha256": "00"},
-        "kernel": {"path": "/abs/k", "version": "6", "sha256": "00", "modules": "m"} } } }"#;
+        "kernel": {"path": "/abs/k", "version": "6", "sha256": "00", "modules": "m",
+            "direct": {"path": "v", "version": "6", "sha256": "01"}} } } }"#;
 
     #[test]
     fn paths_are_relative_to_the_manifest() {
         let assets = Assets::parse(Path::new("/cache/assets.json"), MANIFEST.as_bytes()).unwrap();
         let guest = assets.guest(Arch::Riscv64);
+        assert_eq!(guest.files().len(), 3);
         assert_eq!(guest.qemu.unwrap().path, Path::new("/cache/q"));
         let kernel = guest.kernel.unwrap();
+        assert_eq!(kernel.to_boot().path, Path::new("/cache/v"));
         assert_eq!(kernel.image.path, Path::new("/abs/k"));
         assert_eq!(kernel.modules.as_deref(), Some(Path::new("/cache/m")));
         assert_eq!(assets.guest(Arch::Amd64), GuestAssets::default());

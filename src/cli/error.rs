@@ -55,7 +55,12 @@ impl From<session::Error> for Failure {
             session::Error::Plan(_) => USAGE,
             _ => UNAVAILABLE,
         };
-        Failure { code, text: chain(&error), hint: error.hint() }
+        let text = match &error {
+            // It lists its causes itself.
+            session::Error::Image(problems) => problems.to_string(),
+            error => chain(error),
+        };
+        Failure { code, text, hint: error.hint() }
     }
 }
 

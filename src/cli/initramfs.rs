@@ -3,7 +3,6 @@
 mod build;
 mod look;
 mod options;
-mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

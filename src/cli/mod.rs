@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod terminal;
 mod ui;
+mod words;
 
 use std::process::ExitCode;
 
@@ -60,10 +61,10 @@ enum Commands {
     Run(options::RunArgs),
     /// An interactive shell in the guest
     Shell(options::ShellArgs),
-    /// Make and inspect initramfs images
-    Initramfs(initramfs::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
+    /// Make initramfs images and look into them
+    Initramfs(initramfs::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -95,8 +96,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         None => run::run(cli.run, &environment),
         Some(Commands::Run(args)) => run::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
-        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
+        Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),

@@ -25,7 +25,7 @@ use super::image;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, interrupt};
+use super::{events, interrupt, words};
 
 /// A machine that can be started, and where its events go.
 pub(crate) struct Prepared {
@@ -220,35 +220,31 @@ fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// `DIR[:TAG][:ro]`. A directory whose whole text exists needs no escape for its colons.
+/// `DIR[:TAG][:ro]`; the tag is the directory's name when it is not given.
 fn parse_share(text: &OsStr) -> Result<P9Share, Failure> {
-    let bytes = text.as_bytes();
-    let (bytes, read_only) = match bytes.strip_suffix(b":ro") {
-        Some(rest) if !Path::new(text).is_dir() => (rest, true),
-        _ => (bytes, false),
+    let wrong = |what: &str| {
+        Failure::wrong(
+            format!("`--share {}` {what}", text.display()),
+            "write it as `--share DIR[:TAG][:ro]`, and `\\:` for a colon that belongs to a name",
+        )
     };
-    let whole = Path::new(OsStr::from_bytes(bytes));
-    let colon = bytes.iter().rposition(|byte| *byte == b':');
-    let (dir, tag) = match colon {
-        Some(at) if !whole.is_dir() => (
-            PathBuf::from(OsStr::from_bytes(&bytes[..at])),
-            String::from_utf8_lossy(&bytes[at + 1..]).into_owned(),
-        ),
-        _ => {
-            let absolute = std::path::absolute(whole).unwrap_or_else(|_| whole.to_owned());
-            let name = absolute.file_name().unwrap_or(OsStr::new("root"));
-            (whole.to_owned(), name.to_string_lossy().into_owned())
-        }
-    };
+    let mut parts = words::split(text);
+    let read_only = parts.len() > 1 && parts.last().is_some_and(|part| part == "ro");
+    parts.truncate(parts.len() - usize::from(read_only));
+    let mut parts = parts.into_iter();
+    let dir = PathBuf::from(parts.next().unwrap_or_default());
+    let tag = parts.next();
+    if parts.next().is_some() {
+        return Err(wrong("has too many parts"));
+    }
     if dir.as_os_str().is_empty() {
-        return Err(Failure::wrong(
-            "--share: no directory is given",
-            "write it as `--share DIR[:TAG][:ro]`",
-        ));
+        return Err(wrong("names no directory"));
     }
     directory("--share", &dir)?;
     // QEMU's working directory is ours, but a report should say which directory it was.
     let dir = std::path::absolute(&dir).unwrap_or(dir);
+    let tag = tag.or_else(|| dir.file_name().map(OsStr::to_owned));
+    let tag = tag.map_or_else(|| "root".into(), |tag| tag.to_string_lossy().into_owned());
     Ok(P9Share { dir, tag, read_only, ownership: Ownership::Host })
 }
 
@@ -377,6 +373,10 @@ pub(crate) fn execute(
     if outcome.verdict == Verdict::Ready {
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
+    }
+    if interactive && matches!(outcome.verdict, Verdict::Exited(_)) {
+        // The user typed `exit` and knows; a status is theirs to ask for.
+        return Ok(outcome.verdict.exit_code());
     }
     conclude(&context, &outcome, format, args.verbose || !has_agent);
     Ok(outcome.verdict.exit_code())

@@ -130,6 +130,9 @@ impl<B> Tree<B> {
     /// `modified` is in seconds since 1970, UTC; times outside of 1980 to 2107 are clamped.
     ///
     /// Names are not looked at here: [`Image::plan`] reports everything that is wrong at once.
+    ///
+    /// # Panics
+    /// When `parent` is of another tree that has more nodes than this one.
     pub fn add_dir(&mut self, parent: DirId, name: impl Into<Vec<u8>>, modified: i64) -> DirId {
         self.add(parent, name.into(), modified, Kind::Dir)
     }

@@ -7,6 +7,7 @@
 //! | riscv Image | `RSC\x05` at 56 | `Documentation/arch/riscv/boot-image-header.rst` |
 //! | arm zImage | 0x016f2818 at 36 | `arch/arm/boot/compressed/head.S` |
 //! | any vmlinux | ELF, `e_machine` | `elf.h` |
+//! | uImage | 0x27051956, big endian; architecture at 29 | U-Boot's `include/image.h` |
 //!
 //! Compressed Images (gzip, EFI zboot) are not looked into: their architecture stays unknown.
 
@@ -48,6 +49,15 @@ pub fn identify(head: &[u8]) -> Option<KernelImage> {
     }
     if at(36, &0x016f_2818_u32.to_le_bytes()) {
         return known(&[Arch::Arm]);
+    }
+    if at(0, &0x2705_1956_u32.to_be_bytes()) {
+        // Of x86 there are some too, but QEMU boots none.
+        return match head.get(29)? {
+            2 => known(&[Arch::Arm]),
+            22 => known(&[Arch::Arm64]),
+            26 => known(&[Arch::Riscv64]),
+            _ => known(&[]),
+        };
     }
     // gzip, or an EFI zboot image: what is inside would have to be unpacked.
     if at(0, b"\x1f\x8b") || (at(0, b"MZ") && at(4, b"zimg")) {
@@ -119,14 +129,17 @@ mod tests {
         }
         let elf = image(&[(0, b"\x7fELF\x02\x01"), (18, &[243, 0])]);
         assert_eq!(identify(&elf).unwrap().arches, [Arch::Riscv64]);
+        let uimage = |arch| image(&[(0, b"\x27\x05\x19\x56"), (28, &[5, arch, 2, 0])]);
+        assert_eq!(identify(&uimage(2)).unwrap().arches, [Arch::Arm]);
+        assert_eq!(identify(&uimage(7)).unwrap().arches, []);
         assert_eq!(identify(b"#!/bin/sh"), None);
     }
 
     proptest! {
         #[test]
-        fn foreign_bytes_do_no_harm(mut head in proptest::collection::vec(any::<u8>(), 0..2048), kind in 0..4) {
+        fn foreign_bytes_do_no_harm(mut head in proptest::collection::vec(any::<u8>(), 0..2048), kind in 0..5) {
             let magic: (usize, &[u8]) =
-                [(0x202, &b"HdrS"[..]), (0, b"\x7fELF"), (56, b"RSC\x05"), (0, b"MZ")][kind as usize];
+                [(0x202, &b"HdrS"[..]), (0, b"\x7fELF"), (56, b"RSC\x05"), (0, b"MZ"), (0, b"\x27\x05\x19\x56")][kind as usize];
             if let Some(place) = head.get_mut(magic.0..magic.0 + magic.1.len()) {
                 place.copy_from_slice(magic.1);
             }

@@ -206,9 +206,9 @@ impl Bases {
         }
     }
 
-    /// Whether a path is in one of them.
-    pub(crate) fn has(&self, path: &[u8]) -> bool {
-        self.entries.contains_key(path)
+    /// What is in them so far.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// The merged entries; `use_init` says whose `init` keeps its name when the image has one of

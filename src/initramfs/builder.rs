@@ -1,5 +1,6 @@
 //! What an image shall contain, gathered request by request, and checked as a whole.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use super::bases::Bases;
 use super::closure::{self, Resolver};
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
+use super::inspect::follow;
 use super::merge::merge;
 use super::modules;
 use super::needs::{Needs, Program};
@@ -384,6 +386,7 @@ impl Builder {
             .library_dirs(self.library_dirs.iter().cloned())
             .allow_missing(self.allow_missing.iter().cloned());
         needs.programs(resolver, &programs, &self.provided, self.attributes, &mut scan);
+        scan.finish_notices();
         scan
     }
 
@@ -392,18 +395,32 @@ impl Builder {
         let mut named: Vec<Vec<u8>> = programs.iter().map(|program| program.dest.clone()).collect();
         let link = |entry: &&Entry| entry.path.starts_with(b"bbin/");
         named.extend(scan.entries.iter().filter(link).map(|entry| entry.path.clone()));
-        for (by, what) in &self.requests {
-            let What::Command { role, command } = what else { continue };
-            let present = |path: &[u8]| {
-                bases.has(path)
-                    || named.iter().any(|known| known == path)
-                    || scan.entries.iter().any(|entry| entry.path == path)
-            };
-            match uroot::entries(*role, command, by, &named, &present) {
-                Ok(entries) => scan.entries.extend(entries),
+        let commands = self.requests.iter().filter_map(|(by, what)| match what {
+            What::Command { role, command } => Some((by, *role, command)),
+            _ => None,
+        });
+        let mut made = Vec::new();
+        // Each path that is known, and where it leads if it is a link. Later ones win.
+        let mut known: HashMap<&[u8], Option<&Vec<u8>>> = HashMap::new();
+        for (index, (by, role, command)) in commands.enumerate() {
+            if index == 0 {
+                for entry in bases.entries().chain(&scan.entries) {
+                    let target = match &entry.kind {
+                        Kind::Symlink { target } => Some(target),
+                        _ => None,
+                    };
+                    known.insert(&entry.path, target);
+                }
+                known.extend(named.iter().map(|path| (path.as_slice(), None)));
+            }
+            let look = |path: &[u8]| known.get(path).map(|target| target.cloned());
+            let present = |path: &[u8]| follow(path, &look).is_some();
+            match uroot::entries(role, command, by, &named, &present) {
+                Ok(entries) => made.extend(entries),
                 Err(problem) => scan.problems.push(problem),
             }
         }
+        scan.entries.extend(made);
     }
 
     fn resolve(&self, by: &Request, what: &What, scan: &mut Scan, programs: &mut Vec<Program>) {

@@ -342,7 +342,8 @@ impl Root {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let linked = rustix::fs::openat(&dir, name(path), flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&linked)?;
-        if (stat.st_dev, stat.st_ino) != first.inode {
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !regular || (stat.st_dev, stat.st_ino) != first.inode {
             return self.file(path, attributes, body).map(drop);
         }
         let mut start = [0; 1];

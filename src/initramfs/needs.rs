@@ -98,7 +98,7 @@ impl Needs {
         };
         // That something is built in is as good as loading it.
         let notes = selection.notes.iter().filter(|n| !matches!(n, ModuleNote::Builtin { .. }));
-        scan.notices.extend(notes.map(|note| format!("{by}: {note:?}")));
+        scan.notices.extend(notes.map(|note| format!("{by}: {note}")));
         let dest_of = |name: &str| {
             let found = selection.modules.iter().find(|module| module.name == name);
             found.map_or_else(|| name.as_bytes().to_vec(), |module| module.dest.clone())

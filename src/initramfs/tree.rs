@@ -36,6 +36,7 @@ pub(crate) struct Scan {
     /// Files of the host with several names, by device, inode and what else must be equal.
     links: HashMap<(u64, u64, u32, u32, u32), u32>,
     is_root: bool,
+    with_capabilities: Vec<Vec<u8>>,
 }
 
 impl Scan {
@@ -183,6 +184,9 @@ impl Scan {
             if let Err(source) = self.readable(&host, metadata) {
                 return self.unreadable(&host.get(), &reason, source);
             }
+            if metadata.mode() & 0o111 != 0 && has_capabilities(&host) {
+                self.with_capabilities.push(path.clone());
+            }
             let link = (metadata.nlink() > 1).then(|| {
                 let next = self.links.len() as u32;
                 let key = (metadata.dev(), metadata.ino(), mode, uid, gid);
@@ -218,6 +222,20 @@ impl Scan {
         self.entries.push(Entry { path, kind, mode, uid, gid, reason });
     }
 
+    /// What is to be told once about all files.
+    pub(crate) fn finish_notices(&mut self) {
+        let Some(first) = self.with_capabilities.first() else { return };
+        let more = match self.with_capabilities.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        self.notices.push(format!(
+            "file capabilities and extended attributes are not stored, cpio has no place for them: \
+             {}{more}",
+            Shown(first)
+        ));
+    }
+
     /// Whether a file can be read, found out without opening it.
     fn readable(&self, host: &HostPath, metadata: &fs::Metadata) -> io::Result<()> {
         if self.is_root || metadata.mode() & 0o444 == 0o444 {
@@ -243,6 +261,13 @@ fn check(path: &[u8], name: &[u8]) -> Result<(), PathProblem> {
 /// The destination of a source that was given without one: the same path, from the root.
 pub(crate) fn default_dest(src: &Path) -> Result<Vec<u8>, PathProblem> {
     normalize(src.as_os_str().as_bytes())
+}
+
+/// Whether a program has file capabilities: losing them changes what it can do.
+fn has_capabilities(host: &HostPath) -> bool {
+    // The longest form has 24 bytes (`VFS_CAP_REVISION_3`).
+    let mut value = [0u8; 64];
+    rustix::fs::lgetxattr(host.get(), "security.capability", &mut value).is_ok()
 }
 
 /// Whether a file begins as ELF files do. One that cannot be read is reported later.

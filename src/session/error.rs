@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use crate::accel::KvmUnusable;
 use crate::arch::Arch;
 use crate::assets;
+use crate::configure::ConfigError;
 use crate::initramfs::Problems;
 use crate::initramfs::base::BaseError;
+use crate::options::EnvironmentError;
 use crate::plan::PlanError;
 use crate::vm::StartError;
 
@@ -21,6 +23,12 @@ pub enum Error {
         /// The host's architecture, as Rust calls it.
         host: &'static str,
     },
+    /// The environment cannot be understood.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// A configurator cannot do what it is for.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The asset manifest cannot be used.
     #[error(transparent)]
     Assets(#[from] assets::Error),
@@ -87,6 +95,9 @@ pub enum Error {
     /// The image cannot be made.
     #[error(transparent)]
     Image(#[from] Problems),
+    /// No thread for a machine that is used without a runtime.
+    #[error("cannot start a runtime for the machine")]
+    Runtime(#[source] io::Error),
     /// No temporary file for the image.
     #[error("cannot write the initramfs into a temporary file")]
     Temporary(#[source] io::Error),
@@ -107,6 +118,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::ForeignHost { .. } => "name the guest's with --arch or VMTEST_ARCH".into(),
+            Error::Environment(error) => error.hint(),
+            Error::Config(error) => return error.hint(),
             Error::Assets(error) => error.hint(),
             Error::NoKernel { arch } => format!(
                 "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
@@ -121,7 +134,7 @@ impl Error {
                 format!("--{what} or VMTEST_{} names it", what.to_uppercase())
             }
             Error::NotAKernel { .. } => {
-                "a kernel is a bzImage, an Image, a zImage or a vmlinux".into()
+                "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux".into()
             }
             Error::KernelOfOtherArch { .. } => {
                 "--arch names the guest's architecture, --kernel its kernel".into()
@@ -131,10 +144,10 @@ impl Error {
             Error::Sysroot { .. } => {
                 "--sysroot names the directory that holds the guest's /usr and /lib".into()
             }
-            Error::Base(_) => return None,
+            Error::Base(_) | Error::Runtime(_) => return None,
             Error::Image(problems) => {
-                let hints = problems.hints();
-                return (!hints.is_empty()).then(|| hints.join("\nhint: "));
+                let hints = problems.hints().join("\nhint: ");
+                return (!hints.is_empty()).then_some(hints);
             }
             Error::Temporary(_) => "TMPDIR names the directory for temporary files".into(),
             Error::Start(error) => return error.hint(),

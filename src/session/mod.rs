@@ -5,6 +5,7 @@
 
 mod command;
 mod error;
+mod run;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -29,6 +30,7 @@ use crate::vm::{Job, Resources, StartError, Vm};
 
 pub use command::{Command, destination, on_host};
 pub use error::Error;
+pub use run::{Finished, NotPassed, configure, run, start};
 
 /// What process 1 of the guest is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,11 +298,14 @@ fn find_kernel(
     };
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
-        (None, Some(pinned)) => FoundKernel {
-            path: pinned.image.path.clone(),
-            modules: pinned.modules.clone(),
-            sha256: Some(pinned.image.sha256.clone()),
-        },
+        (None, Some(pinned)) => {
+            let image = pinned.to_boot();
+            FoundKernel {
+                path: image.path.clone(),
+                modules: pinned.modules.clone(),
+                sha256: Some(image.sha256.clone()),
+            }
+        }
         (None, None) => return Err(Error::NoKernel { arch }),
     };
     let head = readable("kernel", &kernel.path)?;

@@ -56,6 +56,8 @@ impl Console {
                 });
                 reader.push(&buffer[..n]);
             }
+            // Before the end is told: a sink may print its last line when it is dropped.
+            drop(sinks);
             reader.progress.send_modify(|progress| progress.closed = true);
         });
         tokio::spawn(async move {
@@ -163,15 +165,11 @@ impl Cursor {
     /// # Errors
     /// [`ExpectError`] when the deadline passes or the console ends first.
     pub async fn expect(&mut self, text: &str, limit: Duration) -> Result<Vec<u8>, ExpectError> {
-        let wanted = text.as_bytes();
-        self.wait(format!("`{text}`"), limit, |unread| {
-            find(unread, wanted).map(|at| at + wanted.len())
-        })
-        .await
+        self.expect_any(&[text.into()], limit).await.map(|(_, passed)| passed)
     }
 
     /// Waits for a match of a regular expression and moves behind it. Returns what was passed over,
-    /// the match included.
+    /// the match included. What a greedy expression matches depends on how much the console has said.
     ///
     /// # Errors
     /// [`ExpectError`] when the deadline passes or the console ends first.
@@ -180,8 +178,7 @@ impl Cursor {
         regex: &Regex,
         limit: Duration,
     ) -> Result<Vec<u8>, ExpectError> {
-        self.wait(format!("/{regex}/"), limit, |unread| regex.find(unread).map(|found| found.end()))
-            .await
+        self.expect_any(&[regex.clone().into()], limit).await.map(|(_, passed)| passed)
     }
 
     /// Waits for the console's end and returns what was still unread.
@@ -189,44 +186,94 @@ impl Cursor {
     /// # Errors
     /// [`ExpectError`] when the deadline passes first.
     pub async fn expect_eof(&mut self, limit: Duration) -> Result<Vec<u8>, ExpectError> {
-        match self.wait("the console's end".into(), limit, |_| None).await {
-            Err(ExpectError { ended: true, .. }) => Ok(self.take_rest()),
-            other => other,
-        }
+        self.expect_any(&[Pattern::Eof], limit).await.map(|(_, passed)| passed)
     }
 
-    fn take_rest(&mut self) -> Vec<u8> {
-        let transcript = self.shared.lock();
-        let rest = transcript[self.position..].to_vec();
-        self.position = transcript.len();
-        rest
-    }
-
-    async fn wait(
+    /// Waits for the first of several patterns and moves behind it. Returns the pattern's place in the
+    /// list and what was passed over, the match included. Of those that are there, the first in the list
+    /// counts.
+    ///
+    /// # Errors
+    /// [`ExpectError`] when the deadline passes or the console ends first.
+    pub async fn expect_any(
         &mut self,
-        wanted: String,
+        patterns: &[Pattern],
         limit: Duration,
-        find_end: impl Fn(&[u8]) -> Option<usize>,
-    ) -> Result<Vec<u8>, ExpectError> {
+    ) -> Result<(usize, Vec<u8>), ExpectError> {
         let mut progress = self.shared.progress.subscribe();
         let deadline = tokio::time::Instant::now() + limit;
+        // Text that was searched in vain is not searched again, or a long console takes quadratic time.
+        let mut searched = self.position;
         loop {
             // In this order: what comes between the two is seen in the next round.
             let closed = progress.borrow_and_update().closed;
             {
                 let transcript = self.shared.lock();
-                let unread = &transcript[self.position..];
-                if let Some(end) = find_end(unread) {
-                    let passed = unread[..end].to_vec();
-                    self.position += end;
-                    return Ok(passed);
+                let found = patterns.iter().enumerate().find_map(|(index, pattern)| {
+                    let end = pattern.find_end(&transcript, self.position, searched, closed)?;
+                    Some((index, end))
+                });
+                if let Some((index, end)) = found {
+                    let passed = transcript[self.position..end].to_vec();
+                    self.position = end;
+                    return Ok((index, passed));
                 }
+                searched = transcript.len();
             }
             let changed = tokio::time::timeout_at(deadline, progress.changed());
             if closed || !matches!(changed.await, Ok(Ok(()))) {
+                let wanted: Vec<String> = patterns.iter().map(ToString::to_string).collect();
                 let last_lines = last_lines(&self.shared.lock(), 10);
+                let wanted = wanted.join(" or ");
                 return Err(ExpectError { wanted, limit, ended: closed, last_lines });
             }
+        }
+    }
+}
+
+/// What a [`Cursor`] can wait for.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// These bytes.
+    Text(Vec<u8>),
+    /// A match of a regular expression in what is unread.
+    Regex(Regex),
+    /// The console's end; all that is unread is passed over.
+    Eof,
+}
+
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Pattern {
+        Pattern::Text(text.as_bytes().to_vec())
+    }
+}
+
+impl From<Regex> for Pattern {
+    fn from(regex: Regex) -> Pattern {
+        Pattern::Regex(regex)
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pattern::Text(text) => write!(f, "`{}`", String::from_utf8_lossy(text)),
+            Pattern::Regex(regex) => write!(f, "/{regex}/"),
+            Pattern::Eof => f.write_str("the console's end"),
+        }
+    }
+}
+
+impl Pattern {
+    /// Where the first match in `text[from..]` ends. A text is not in `text[from..searched]`.
+    fn find_end(&self, text: &[u8], from: usize, searched: usize, closed: bool) -> Option<usize> {
+        match self {
+            Pattern::Text(wanted) => {
+                let from = searched.saturating_sub(wanted.len()).max(from);
+                find(&text[from..], wanted).map(|at| from + at + wanted.len())
+            }
+            Pattern::Regex(regex) => regex.find(&text[from..]).map(|found| from + found.end()),
+            Pattern::Eof => closed.then_some(text.len()),
         }
     }
 }
@@ -313,6 +360,32 @@ mod tests {
         drop(guest);
         assert_eq!(one.expect_eof(SECOND).await.unwrap(), b" root 42\nrest");
         assert_eq!(console.transcript(), b"login: root 42\nrest");
+    }
+
+    #[tokio::test]
+    async fn the_first_of_several_patterns_is_told() {
+        let (console, mut guest) = console();
+        let mut cursor = console.cursor();
+        let patterns = [Pattern::from("never"), Regex::new("o+").unwrap().into(), Pattern::Eof];
+        guest.write_all(b"foo ").await.unwrap();
+        assert_eq!(cursor.expect_any(&patterns, SECOND).await.unwrap(), (1, b"foo".to_vec()));
+        guest.write_all(b"bar").await.unwrap();
+        drop(guest);
+        assert_eq!(cursor.expect_any(&patterns, SECOND).await.unwrap(), (2, b" bar".to_vec()));
+        let error = cursor.expect_any(&patterns[..2], SECOND).await.unwrap_err();
+        assert!(error.ended && error.wanted == "`never` or /o+/", "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_text_is_found_though_it_comes_in_pieces() {
+        let (console, mut guest) = console();
+        let mut cursor = console.cursor();
+        let waiting = tokio::spawn(async move { cursor.expect("login:", SECOND).await });
+        for piece in ["x log", "in", ":"] {
+            guest.write_all(piece.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(waiting.await.unwrap().unwrap(), b"x login:");
     }
 
     #[tokio::test]

@@ -87,7 +87,7 @@ impl Device for ServeHttp {
 }
 
 impl Service for ServeHttp {
-    fn start(&self) -> io::Result<Box<dyn Any + Send>> {
+    fn start(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
         let listener = self.listener.try_clone()?;
         let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
         let (serving, handler) = (Arc::clone(&server), Arc::clone(&self.handler));

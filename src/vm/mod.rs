@@ -15,15 +15,20 @@ mod console;
 mod events;
 mod files;
 mod http;
+pub mod lines;
 mod link;
 mod process;
 mod qmp;
 mod run;
+mod runtime;
 mod streams;
+mod tasks;
 mod verdict;
+mod wait;
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,17 +38,24 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
-pub use console::{Console, Cursor, ExpectError, Sink};
-pub use events::{EventChannel, EventError, MAX_EVENT_BYTES};
+pub(crate) use console::last_lines;
+pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
+pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
 pub use http::{HttpHandler, ServeHttp};
 pub use link::InterVm;
 pub use run::{Job, Outcome, Phases, Progress, run};
+pub use runtime::BlockingRuntime;
+pub(crate) use runtime::within;
 pub use rustix::process::Signal;
 pub use streams::Streams;
+pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};
 pub use verdict::{Limit, Verdict};
+pub(crate) use wait::chain;
+pub use wait::{MachineError, WaitError};
 
 use crate::plan::{CONSOLE, FIRST_FD, MONITOR, Plan, Spelling};
 use crate::qemu::HostForward;
@@ -60,6 +72,48 @@ pub struct Resources {
     pub initramfs: Option<File>,
     /// Where the console's bytes also go.
     pub console_sinks: Vec<Sink>,
+    /// Work bound to the machine's life.
+    pub tasks: Vec<Task>,
+    /// Who takes event channels; see [`Resources::on_event`].
+    pub event_consumers: Vec<EventConsumer>,
+    /// QEMU is killed when this is thrown.
+    pub cancel: Option<CancelToken>,
+    /// QEMU is killed when it has lived this long. Default: no limit.
+    pub timeout: Option<Duration>,
+}
+
+/// Takes an event channel when the machine starts.
+pub struct EventConsumer {
+    channel: String,
+    start: Box<dyn FnOnce(UnixStream) -> Task + Send>,
+}
+
+impl std::fmt::Debug for EventConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventConsumer").field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+impl Resources {
+    /// Calls a function for each event of a channel, in order, on a thread of its own. The plan needs
+    /// an [`crate::qemu::EventPort`] of that name.
+    ///
+    /// A function that takes its time slows down the guest, which loses nothing. An error or a panic of
+    /// it, a broken line or a missing `done` is the failure of a task: it ends the machine and comes out
+    /// of [`Vm::wait`].
+    pub fn on_event<T, E>(
+        &mut self,
+        channel: impl Into<String>,
+        callback: impl FnMut(T) -> Result<(), E> + Send + 'static,
+    ) where
+        T: DeserializeOwned + 'static,
+        E: Into<BoxError>,
+    {
+        let channel = channel.into();
+        let name = channel.clone();
+        let start = Box::new(move |stream| events::callback_task(&name, stream, callback));
+        self.event_consumers.push(EventConsumer { channel, start });
+    }
 }
 
 impl std::fmt::Debug for Resources {
@@ -90,6 +144,12 @@ pub enum StartError {
     /// A file for the guest could not be made.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Events of a channel are wanted, and the plan has no such channel, or two want it.
+    #[error("there is no event channel `{channel}`, or it is taken twice")]
+    NoChannel {
+        /// The channel.
+        channel: String,
+    },
     /// A service of the host's could not be started.
     #[error("cannot start {service} for the guest")]
     Service {
@@ -138,11 +198,13 @@ pub struct Vm {
     channels: BTreeMap<String, UnixStream>,
     notices: Vec<String>,
     started: Instant,
+    tasks: tasks::Running,
+    stopped: wait::Stopped,
     _services: Services,
 }
 
 /// What runs on the host as long as the machine does; dropped after QEMU was told to end.
-struct Services(Vec<Box<dyn Any + Send>>);
+struct Services(Vec<Box<dyn Any + Send + Sync>>);
 
 impl std::fmt::Debug for Services {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -165,6 +227,10 @@ pub enum End {
     },
     /// We asked QEMU to end.
     Quit,
+    /// [`Vm::kill`] was called.
+    Killed,
+    /// QEMU ended with status 0 although nobody asked it to, after [`Vm::signal`] for instance.
+    Exited,
     /// QEMU ended by itself before it had made the machine: wrong arguments, an unreadable file.
     NeverRan {
         /// What it said.
@@ -211,6 +277,17 @@ impl Vm {
             channels.insert(channel.name.clone(), ours);
         }
 
+        let Resources { console_sinks, tasks, event_consumers, cancel, timeout, .. } = resources;
+        let mut tasks = tasks;
+        for EventConsumer { channel, start } in event_consumers {
+            match channels.remove(&channel) {
+                Some(stream) => tasks.push(start(stream)),
+                None => return Err(StartError::NoChannel { channel }),
+            }
+        }
+        // Right before QEMU. If that cannot be started, dropping them tells them.
+        let tasks = tasks::Running::start(tasks);
+
         let program = PathBuf::from(plan.program());
         let mut command = Command::new(&program);
         command.args(plan.args(Spelling::Executed));
@@ -227,10 +304,23 @@ impl Vm {
             let stream = channels.remove(name).expect("every plan has this channel");
             into_tokio(stream).map_err(StartError::Streams)
         };
-        let console = Console::new(stream(CONSOLE)?, resources.console_sinks);
+        let console = Console::new(stream(CONSOLE)?, console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
+        tasks.follow(process.exit_watch());
+        let stopped = wait::watch(&process, tasks.failed(), cancel, timeout);
         let _services = Services(services);
-        Ok(Vm { plan, process, console, monitor, channels, notices, started, _services })
+        Ok(Vm {
+            plan,
+            process,
+            console,
+            monitor,
+            channels,
+            notices,
+            started,
+            tasks,
+            stopped,
+            _services,
+        })
     }
 
     /// What it was started from.
@@ -282,8 +372,28 @@ impl Vm {
         self.process.signal(signal)
     }
 
-    /// Kills QEMU at once. [`Vm::ended`] still has to be awaited for what the console said.
+    /// Takes an event channel as a typed stream. Waiting with the next call slows down the guest, which
+    /// loses nothing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when there is no such channel, or somebody has it.
+    pub fn events<T: DeserializeOwned>(&mut self, name: &str) -> io::Result<EventChannel<T>> {
+        let stream = self.take_channel(name).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no event channel `{name}`"))
+        })?;
+        EventChannel::new(name, stream)
+    }
+
+    /// QEMU's command line, quoted for a POSIX shell, as a person types it to see the same machine boot
+    /// ([`Spelling::Typed`]).
+    pub fn cmdline_quoted(&self) -> OsString {
+        self.plan.quoted(Spelling::Typed)
+    }
+
+    /// Kills QEMU at once. [`Vm::wait`] then gives [`End::Killed`]; [`Vm::ended`] still has to be awaited
+    /// for what the console said.
     pub fn kill(&self) {
+        self.stopped.by(wait::Cause::Kill);
         self.process.kill();
     }
 
@@ -314,7 +424,9 @@ impl Vm {
             Some(StopReason::GuestShutdown) => End::PoweredOff,
             Some(StopReason::GuestReset) => End::Reset,
             Some(StopReason::HostQuit) => End::Quit,
+            _ if self.stopped.cause() == Some(wait::Cause::Kill) => End::Killed,
             _ if self.monitor.version().is_none() => End::NeverRan { stderr },
+            _ if status.is_some_and(|status| status.success()) => End::Exited,
             _ => End::Died { status: status_text(status), stderr },
         }
     }

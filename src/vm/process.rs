@@ -136,7 +136,25 @@ impl Process {
 
     /// Kills the child and whatever it started, at once.
     pub(crate) fn kill(&self) {
-        if self.try_exit().is_none() {
+        self.killer().kill();
+    }
+
+    /// Kills the child from elsewhere.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer { pid: self.pid, exit: self.exit.clone() }
+    }
+}
+
+/// Can kill a child, nothing else.
+pub(crate) struct Killer {
+    pid: Pid,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Killer {
+    /// Kills the child and whatever it started, at once, unless it has ended.
+    pub(crate) fn kill(&self) {
+        if self.exit.borrow().is_none() {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }

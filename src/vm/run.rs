@@ -8,7 +8,7 @@ use vmtest_guest::proto::{self, Exec, Hello, Message, Request};
 
 use super::agent::{Agent, AgentError, Requests};
 use super::streams::{Flow, Streams, from_guest, to_guest};
-use super::{End, Limit, Verdict, Vm, into_tokio};
+use super::{End, Limit, TaskFailure, Verdict, Vm, into_tokio};
 use crate::qemu::HostForward;
 
 /// How long the guest may take to sync, unmount and say goodbye.
@@ -120,6 +120,8 @@ pub async fn run(
         }
     };
     let verdict = match verdict {
+        // A task's failure has killed QEMU; what that did to the guest does not matter.
+        _ if vm.task_failed() => Verdict::TaskFailed { error: String::new() },
         Some(verdict) => verdict,
         // Let it print its trace and end by itself; that takes longer only if its reboot hangs.
         None => {
@@ -132,6 +134,7 @@ pub async fn run(
     // The console's last words belong to the transcript.
     let _ = tokio::time::timeout(LOST_GRACE, vm.ended()).await;
 
+    let verdict = judge_tasks(vm.finish_tasks().await, verdict, &mut outcome);
     outcome.verdict = verdict;
     outcome.phases.total = started.elapsed();
     let known = [outcome.phases.boot, outcome.phases.setup, outcome.phases.command];
@@ -139,6 +142,22 @@ pub async fn run(
         outcome.phases.shutdown = Some(outcome.phases.total.saturating_sub(boot + setup + command));
     }
     outcome
+}
+
+/// A failed task fails a run that would have passed; otherwise it is a remark.
+fn judge_tasks(failures: Vec<TaskFailure>, verdict: Verdict, outcome: &mut Outcome) -> Verdict {
+    let texts: Vec<String> = failures.iter().map(|failure| super::wait::chain(failure)).collect();
+    let failed = verdict.passed() || matches!(verdict, Verdict::TaskFailed { .. });
+    match texts.split_first() {
+        Some((first, more)) if failed => {
+            outcome.notices.extend_from_slice(more);
+            Verdict::TaskFailed { error: first.clone() }
+        }
+        _ => {
+            outcome.notices.extend(texts);
+            verdict
+        }
+    }
 }
 
 /// Completes when the limit has passed since `started`.
@@ -167,6 +186,9 @@ fn lost(end: End, doing: &str) -> Verdict {
         End::Died { status, stderr } => Verdict::QemuDied { status, stderr },
         End::PoweredOff => Verdict::GuestLost { reason: format!("it switched itself off {doing}") },
         End::Reset => Verdict::GuestLost { reason: format!("it was reset {doing}") },
+        End::Killed | End::Exited => {
+            Verdict::QemuDied { status: "status 0".into(), stderr: String::new() }
+        }
         End::Quit => Verdict::GuestLost { reason: format!("QEMU was asked to quit {doing}") },
     }
 }

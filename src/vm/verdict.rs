@@ -46,6 +46,11 @@ pub enum Verdict {
         /// What is known.
         reason: String,
     },
+    /// Work on the host that was bound to the machine failed ([`super::Task`]).
+    TaskFailed {
+        /// Which, and why.
+        error: String,
+    },
     /// Nothing was run: a kernel, a QEMU or a file is missing or unusable.
     CouldNotStart {
         /// What failed on which object, and why.
@@ -91,7 +96,7 @@ impl Verdict {
             Verdict::Ready | Verdict::PoweredOff => 0,
             Verdict::CouldNotStart { .. } => 69,
             Verdict::Panicked { .. } => 70,
-            Verdict::QemuDied { .. } | Verdict::GuestLost { .. } => 71,
+            Verdict::QemuDied { .. } | Verdict::GuestLost { .. } | Verdict::TaskFailed { .. } => 71,
             Verdict::TimedOut { .. } => 124,
             Verdict::Interrupted { .. } => 130,
         }
@@ -114,6 +119,7 @@ impl Verdict {
             Verdict::TimedOut { .. } => "timed-out",
             Verdict::QemuDied { .. } => "qemu-died",
             Verdict::GuestLost { .. } => "guest-lost",
+            Verdict::TaskFailed { .. } => "task-failed",
             Verdict::CouldNotStart { .. } => "could-not-start",
             Verdict::Interrupted { .. } => "interrupted",
         }
@@ -154,6 +160,7 @@ impl std::fmt::Display for Verdict {
             }
             Verdict::QemuDied { status, stderr } => write!(f, "QEMU died ({status}): {stderr}"),
             Verdict::GuestLost { reason } => write!(f, "lost the guest: {reason}"),
+            Verdict::TaskFailed { error } => f.write_str(error),
             Verdict::CouldNotStart { error, .. } => write!(f, "could not start: {error}"),
             Verdict::Interrupted { signal } => write!(f, "interrupted by {signal}"),
         }
@@ -200,6 +207,7 @@ mod tests {
             (Verdict::Panicked { text: text() }, 70, "guest-panicked"),
             (Verdict::QemuDied { status: text(), stderr: text() }, 71, "qemu-died"),
             (Verdict::GuestLost { reason: text() }, 71, "guest-lost"),
+            (Verdict::TaskFailed { error: text() }, 71, "task-failed"),
             (
                 Verdict::TimedOut { limit: Limit::Boot, after: Duration::from_secs(1) },
                 124,

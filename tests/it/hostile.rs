@@ -73,7 +73,7 @@ fn programs_that_cannot_be_taken_along() {
     executable(&path("torn"), &std::fs::read(path("foreign")).unwrap()[..50]);
     for (name, shown) in [
         ("foreign", "riscv64"),
-        ("crlf", "CRLF"),
+        ("crlf", "CR LF"),
         ("orphan", "/no/such/interpreter"),
         ("torn", "torn"),
     ] {

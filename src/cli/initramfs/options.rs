@@ -10,9 +10,9 @@ use vmtest::initramfs::mkuimage::{self, Config, Templates};
 use vmtest::initramfs::{Attributes, Builder, ModulesRequest, Role, microcode};
 use vmtest::options::Environment;
 
-use super::words;
 use crate::cli::error::Failure;
 use crate::cli::ui;
+use crate::cli::words;
 
 /// The options that tell what is in an image. In values with a colon, `\:` is a colon that belongs
 /// to a name and `\\` a backslash.

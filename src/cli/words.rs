@@ -8,7 +8,7 @@ use vmtest::initramfs::Node;
 use crate::cli::error::Failure;
 
 /// Splits at colons; `\:` is a colon and `\\` a backslash. A backslash before anything else stays.
-pub(super) fn split(value: &OsStr) -> Vec<OsString> {
+pub(crate) fn split(value: &OsStr) -> Vec<OsString> {
     let mut parts = vec![Vec::new()];
     let mut bytes = value.as_bytes().iter().peekable();
     while let Some(&byte) = bytes.next() {
@@ -26,7 +26,7 @@ pub(super) fn split(value: &OsStr) -> Vec<OsString> {
 }
 
 /// `A[:B]`; what follows a second colon is wrong.
-pub(super) fn one_or_two(
+pub(crate) fn one_or_two(
     option: &str,
     value: &OsStr,
 ) -> Result<(OsString, Option<OsString>), Failure> {
@@ -52,7 +52,7 @@ pub(super) fn one_or_two(
 }
 
 /// `A:B`.
-pub(super) fn two(option: &str, value: &OsStr) -> Result<(OsString, OsString), Failure> {
+pub(crate) fn two(option: &str, value: &OsStr) -> Result<(OsString, OsString), Failure> {
     match one_or_two(option, value)? {
         (first, Some(second)) => Ok((first, second)),
         (first, None) => Err(Failure::wrong(
@@ -63,10 +63,10 @@ pub(super) fn two(option: &str, value: &OsStr) -> Result<(OsString, OsString), F
 }
 
 /// A node: destination, mode, kind, numbers.
-pub(super) type NodeWord = (OsString, u32, Node, (u32, u32));
+pub(crate) type NodeWord = (OsString, u32, Node, (u32, u32));
 
 /// `DEST:c:MAJOR:MINOR[:MODE]`, the same with `b`, or `DEST:p[:MODE]`.
-pub(super) fn node(value: &OsStr) -> Result<NodeWord, Failure> {
+pub(crate) fn node(value: &OsStr) -> Result<NodeWord, Failure> {
     let fail = || {
         Failure::wrong(
             format!("`--node {}` is no device node", value.display()),
