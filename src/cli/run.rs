@@ -321,6 +321,12 @@ pub(crate) fn execute(
         kernel: prepared.kernel.clone(),
         cmdline: prepared.plan.cmdline().map(str::to_owned),
         initramfs: prepared.initramfs.clone(),
+        mounts: prepared
+            .plan
+            .mounts()
+            .iter()
+            .map(|mount| (mount.source.clone(), mount.target.clone()))
+            .collect(),
         accel: prepared.accel.clone(),
         artifacts: Vec::new(),
         console_tail: Vec::new(),
@@ -500,6 +506,9 @@ fn findings(context: &Context, outcome: &Outcome) -> String {
     );
     if !hello.modules.is_empty() {
         row("modules", hello.modules.join(" "));
+    }
+    for (source, target) in &context.mounts {
+        row("share", format!("{target} ({source})"));
     }
     let channels: Vec<&str> = hello
         .ports

@@ -59,6 +59,8 @@ pub struct Prepared {
     pub boot_limit: Duration,
     /// The whole run. Default: `VMTEST_TIMEOUT`, else 5 min with KVM, 15 min emulated.
     pub run_limit: Duration,
+    /// The guest's memory.
+    pub memory_bytes: u64,
     /// Remarks of the image's builder.
     pub notices: Vec<String>,
     /// What the machine gets besides its plan.
@@ -207,6 +209,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         exec,
         boot_limit: boot_timeout.unwrap_or(default_boot),
         run_limit: options.timeout.unwrap_or(default_run),
+        memory_bytes: options.memory_mib << 20,
         notices: Vec::new(),
         resources,
         image,
@@ -228,6 +231,17 @@ impl Prepared {
             }
             Some(image) => {
                 let (file, identity) = build(image, &mut self.notices)?;
+                // The archive and what it unpacks to are in memory at the same time, and Linux gives
+                // the root file system half of it.
+                let memory = self.memory_bytes;
+                if let Some(bytes) = identity.bytes.filter(|bytes| 2 * bytes > memory) {
+                    self.notices.push(format!(
+                        "the image is {} MiB, and the guest has {} MiB to hold and to unpack it: give \
+                         it more with --memory",
+                        bytes >> 20,
+                        memory >> 20
+                    ));
+                }
                 self.resources.initramfs = Some(file);
                 self.initramfs = Some(identity);
                 Ok(())
