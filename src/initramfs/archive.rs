@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -160,9 +161,7 @@ impl Source {
             Source::Bytes(bytes) => read(&bytes[..], &mut visit),
             Source::File(file) => {
                 let file = file.try_clone().map_err(ArchiveError::Io)?;
-                let mut input = BufReader::with_capacity(16 << 10, file);
-                io::Seek::rewind(&mut input).map_err(ArchiveError::Io)?;
-                read(input, &mut visit)
+                read(FileInput::new(file).map_err(ArchiveError::Io)?, &mut visit)
             }
         }
     }
@@ -233,6 +232,7 @@ fn read<R: Input, E: From<ArchiveError>>(
             Some(Codec::None) => return Err(ArchiveError::Unaligned { offset }.into()),
             Some(codec) => codec,
         };
+        input.expect_all();
         let unpack = |source| ArchiveError::Unpack { offset, codec, source };
         let Some(decoder) = Decoder::new(codec, Counted { input, count: 0 }).map_err(unpack)?
         else {
@@ -311,5 +311,83 @@ impl<R: BufRead> BufRead for Counted<R> {
     fn consume(&mut self, amount: usize) {
         self.count += amount as u64;
         self.input.consume(amount);
+    }
+}
+
+/// A file from its start, whatever its position. Bodies are passed over without reading them.
+#[derive(Debug)]
+struct FileInput {
+    file: File,
+    /// Small: after each body that is passed over it is filled for one header.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Offset of the first byte behind the buffer.
+    position: u64,
+    length: u64,
+}
+
+impl FileInput {
+    /// Reads a regular file.
+    fn new(file: File) -> io::Result<FileInput> {
+        let length = file.metadata()?.len();
+        let buffer = vec![0; 1024].into_boxed_slice();
+        Ok(FileInput { file, buffer, start: 0, end: 0, position: 0, length })
+    }
+}
+
+impl Read for FileInput {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.start == self.end && buf.len() >= self.buffer.len() {
+            let count = self.file.read_at(buf, self.position)?;
+            self.position += count as u64;
+            return Ok(count);
+        }
+        let available = self.fill_buf()?;
+        let count = available.len().min(buf.len());
+        buf[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for FileInput {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = self.file.read_at(&mut self.buffer, self.position)?;
+            self.position += self.end as u64;
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.start = (self.start + amount).min(self.end);
+    }
+}
+
+impl Input for FileInput {
+    fn skip(&mut self, count: u64) -> io::Result<u64> {
+        let buffered = (self.end - self.start) as u64;
+        if count <= buffered {
+            self.start += count as usize;
+            return Ok(count);
+        }
+        // No further than the end, or nobody would notice that the archive was cut off.
+        let left = self.length.saturating_sub(self.position);
+        let beyond = (count - buffered).min(left);
+        (self.start, self.end) = (0, 0);
+        self.position += beyond;
+        Ok(buffered + beyond)
+    }
+
+    fn expect_all(&mut self) {
+        if self.buffer.len() < 64 << 10 {
+            let mut larger = vec![0; 64 << 10];
+            let rest = self.end - self.start;
+            larger[..rest].copy_from_slice(&self.buffer[self.start..self.end]);
+            self.buffer = larger.into_boxed_slice();
+            (self.start, self.end) = (0, rest);
+        }
     }
 }

@@ -18,9 +18,9 @@ use crate::formats::cpio::{self, Fields, align4, member_len};
 
 /// Bytes that a thread reads and places at once: small enough for the second level cache, where
 /// the hash finds them again.
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 128 << 10;
 /// An image below this size is not worth a second thread.
-const THREADS_FROM_BYTES: u64 = 1 << 20;
+const THREADS_FROM_BYTES: u64 = 4 << 20;
 /// More threads than this only wait for each other: memory bandwidth and the hash are the limit.
 const THREADS_MAX: usize = 4;
 
@@ -156,7 +156,8 @@ impl Image {
     /// Files that changed or vanished since the image was laid out, all of them, and errors of the
     /// sink. What was written is then worthless.
     pub fn write_to(&self, sink: &mut (impl Write + Send)) -> Result<Summary, Problems> {
-        self.pump(Sink::Ordered(sink))
+        let hash = self.pump(Sink::Ordered(sink), true)?;
+        Ok(self.summary(hash))
     }
 
     /// Writes the archive to a regular file from its start, with several threads.
@@ -164,10 +165,32 @@ impl Image {
     /// # Errors
     /// As [`Image::write_to`].
     pub fn write_to_file(&self, file: &File) -> Result<Summary, Problems> {
-        self.pump(Sink::Placed(file))
+        let hash = self.pump(Sink::Placed(file), true)?;
+        Ok(self.summary(hash))
     }
 
-    fn pump<'a>(&'a self, sink: Sink<'a>) -> Result<Summary, Problems> {
+    /// [`Image::write_to_file`] without the hash, which takes longer than all the rest for large
+    /// files: without it their data is copied within the kernel.
+    ///
+    /// # Errors
+    /// As [`Image::write_to`].
+    pub fn write_to_file_unhashed(&self, file: &File) -> Result<(), Problems> {
+        self.pump(Sink::Placed(file), false).map(drop)
+    }
+
+    /// [`Image::write_to`] without the hash.
+    ///
+    /// # Errors
+    /// As [`Image::write_to`].
+    pub fn write_to_unhashed(&self, sink: &mut (impl Write + Send)) -> Result<(), Problems> {
+        self.pump(Sink::Ordered(sink), false).map(drop)
+    }
+
+    fn summary(&self, sha256: Hash) -> Summary {
+        Summary { entries: self.entries.len(), bytes: self.bytes, sha256 }
+    }
+
+    fn pump<'a>(&'a self, sink: Sink<'a>, hashed: bool) -> Result<Hash, Problems> {
         let threads = if self.bytes < THREADS_FROM_BYTES {
             1
         } else {
@@ -180,6 +203,7 @@ impl Image {
         let pump = Pump {
             image: self,
             placed,
+            hashed,
             claim: Mutex::new(Claim { entry: 0, from: 0, batch: 0, file: None }),
             order: Mutex::new(Order {
                 next: 0,
@@ -207,7 +231,7 @@ impl Image {
         if let Some(stage) = order.stage {
             hash.0.copy_from_slice(&stage.hasher.finalize());
         }
-        Ok(Summary { entries: self.entries.len(), bytes: self.bytes, sha256: hash })
+        Ok(hash)
     }
 
     fn fields(&self, index: usize) -> Fields {
@@ -240,6 +264,7 @@ enum Sink<'a> {
 struct Pump<'a> {
     image: &'a Image,
     placed: Option<&'a File>,
+    hashed: bool,
     claim: Mutex<Claim>,
     order: Mutex<Order<'a>>,
     freed: Condvar,
@@ -302,6 +327,12 @@ impl Pump<'_> {
                     return;
                 }
             };
+            if self.copied_within_kernel(&batch, &mut buffer) {
+                buffer.clear();
+                self.pass_on(batch.number, buffer);
+                continue;
+            }
+            buffer.clear();
             self.fill(&batch, &mut buffer);
             if let Some(file) = self.placed
                 && let Err(source) = file.write_all_at(&buffer, batch.offset)
@@ -311,6 +342,51 @@ impl Pump<'_> {
             }
             self.pass_on(batch.number, buffer);
         }
+    }
+
+    /// Copies part of a large file without taking its bytes into this process: where nobody hashes
+    /// them and the sink is a file. `false` leaves the batch to the usual way.
+    fn copied_within_kernel(&self, batch: &Batch, buffer: &mut Vec<u8>) -> bool {
+        let (Some(sink), Some((from, length)), Some(file)) =
+            (self.placed, batch.part, batch.file.as_deref())
+        else {
+            return false;
+        };
+        let index = batch.first;
+        let (entry, place) = (&self.image.entries[index], &self.image.places[index]);
+        let Kind::File { body: Body::Host(host), .. } = &entry.kind else { return false };
+        if self.hashed {
+            return false;
+        }
+        let mut offset = batch.offset;
+        if from == 0 {
+            if cpio::encode(buffer, &entry.path, &self.image.fields(index), place.body).is_err()
+                || sink.write_all_at(buffer, offset).is_err()
+            {
+                return false;
+            }
+            offset += buffer.len() as u64;
+        }
+        let (mut read, mut written, mut left) = (from, offset, length as usize);
+        while left > 0 {
+            let copied =
+                rustix::fs::copy_file_range(file, Some(&mut read), sink, Some(&mut written), left);
+            match copied {
+                Ok(count) if count > 0 => left -= count,
+                // The end, or file systems that cannot: the usual way says what is wrong.
+                _ => return false,
+            }
+        }
+        if from + length == place.body {
+            let padding = (align4(place.body) - place.body) as usize;
+            if sink.write_all_at(&[0; 3][..padding], written).is_err() {
+                return false;
+            }
+            if let Err(problem) = unchanged(host, file) {
+                lock(&self.problems).push(problem);
+            }
+        }
+        true
     }
 
     fn spare(&self) -> Option<Vec<u8>> {
@@ -324,6 +400,13 @@ impl Pump<'_> {
             }
             order = self.freed.wait(order).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// How much of a large body is taken at once: what is copied within the kernel need not fit into
+    /// a cache.
+    fn part_bytes(&self, index: usize) -> u64 {
+        let host = matches!(self.image.entries[index].kind, Kind::File { body: Body::Host(_), .. });
+        if !self.hashed && self.placed.is_some() && host { 4 << 20 } else { BATCH_BYTES as u64 }
     }
 
     /// Stops everything: the sink is of no use any more.
@@ -358,7 +441,7 @@ impl Pump<'_> {
         let large = |index: usize| image.places[index].body > BATCH_BYTES as u64;
         if first < end && large(first) {
             let body = image.places[first].body;
-            let length = (body - from).min(BATCH_BYTES as u64);
+            let length = (body - from).min(self.part_bytes(first));
             let header = member_len(&image.entries[first].path, 0);
             if from == 0 {
                 claim.file = match &image.entries[first].kind {
@@ -470,7 +553,9 @@ impl Pump<'_> {
                 Sink::Ordered(sink) => sink.write_all(&buffer),
                 Sink::Placed(_) => Ok(()),
             };
-            stage.hasher.update(&buffer);
+            if self.hashed {
+                stage.hasher.update(&buffer);
+            }
             if let Err(source) = written {
                 self.fail(Problem::Write { source });
             }
@@ -488,13 +573,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Opens a file that was a regular one: without waiting, should it be a pipe by now.
-fn open(host: &HostFile) -> Result<File, Problem> {
+fn open_only(host: &HostFile) -> Result<File, Problem> {
     let path = host.path();
-    let file = std::fs::OpenOptions::new()
+    std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
         .open(&path)
-        .map_err(|source| Problem::Read { path, by: "the image".into(), source })?;
+        .map_err(|source| Problem::Read { path, by: "the image".into(), source })
+}
+
+/// Opens a file and checks that it is still the planned one.
+fn open(host: &HostFile) -> Result<File, Problem> {
+    let file = open_only(host)?;
     unchanged(host, &file)?;
     Ok(file)
 }
@@ -542,8 +632,9 @@ fn copy(
                 Some(file) => file,
                 // Opening failed when the first part was claimed; said then.
                 None if from > 0 || length < host.size => return Ok(()),
+                // Whether it is the planned file is seen afterwards: no more is read than was planned.
                 None => {
-                    opened = open(host)?;
+                    opened = open_only(host)?;
                     &opened
                 }
             };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vmtest_guest::proto::Bytes;
 
 use super::entry::{Body, Entry, Kind, Node, Reason, Shown};
-use super::image::{Image, Summary};
+use super::image::Image;
 
 /// Version of [`Report`]'s form.
 pub const SCHEMA: u32 = 1;
@@ -39,25 +39,13 @@ pub struct Archive {
     pub bytes: u64,
     /// Bytes of the file.
     pub stored_bytes: u64,
-    /// SHA-256 of the uncompressed archive.
-    pub sha256: String,
+    /// SHA-256 of the uncompressed archive, unless nobody wanted to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// How it is compressed, with the level.
     pub compression: String,
     /// Whether it was taken from the cache.
     pub cached: bool,
-}
-
-impl Archive {
-    /// From what writing returned.
-    pub fn new(summary: &Summary, stored_bytes: u64, compression: &str, cached: bool) -> Archive {
-        Archive {
-            bytes: summary.bytes,
-            stored_bytes,
-            sha256: summary.sha256.to_string(),
-            compression: compression.to_owned(),
-            cached,
-        }
-    }
 }
 
 /// How much one request brought in.

@@ -1,12 +1,13 @@
 //! Files and directories of the host to entries, without opening any of them.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::closure;
 use super::entry::{
@@ -86,40 +87,28 @@ impl Scan {
             Ok(_) => {}
             Err(source) => return self.unreadable(src, &reason, source),
         }
-        // Directories still to be read, as paths below the root. A stack instead of recursion:
-        // the depth of a tree is up to whoever made it.
-        let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
-        while let Some(below) = todo.pop() {
-            let dir = HostPath::below(&root, &below).get();
-            let listing = fs::read_dir(&dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-            let mut listing = match listing {
-                Ok(listing) => listing,
+        let mut listings = list(&root);
+        // Problems and notices come out in the same order everywhere.
+        listings.sort_by(|a, b| a.below.cmp(&b.below));
+        for Listing { below, items } in listings {
+            let items = match items {
+                Ok(items) => items,
                 Err(source) => {
-                    self.unreadable(&dir, &reason, source);
+                    self.unreadable(&HostPath::below(&root, &below).get(), &reason, source);
                     continue;
                 }
             };
-            // Problems and notices come out in the same order everywhere.
-            listing.sort_by_cached_key(fs::DirEntry::file_name);
-            for item in listing {
-                let name = item.file_name();
-                let mut rest = below.clone();
-                if !rest.is_empty() {
-                    rest.push(b'/');
-                }
-                rest.extend_from_slice(name.as_bytes());
-                let metadata = match item.metadata() {
+            for (name, metadata) in items {
+                let rest = join(&below, name.as_bytes());
+                let host = HostPath::below(&root, &rest);
+                let metadata = match metadata {
                     Ok(metadata) => metadata,
                     Err(source) => {
-                        self.unreadable(&item.path(), &reason, source);
+                        self.unreadable(&host.get(), &reason, source);
                         continue;
                     }
                 };
-                let mut path = dest.to_vec();
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&rest);
+                let path = join(dest, &rest);
                 if let Err(problem) = check(&path, name.as_bytes()) {
                     self.problems.push(Problem::Destination {
                         dest: path,
@@ -128,10 +117,6 @@ impl Scan {
                     });
                     continue;
                 }
-                if metadata.is_dir() {
-                    todo.push(rest.clone());
-                }
-                let host = HostPath::below(&root, &rest);
                 self.add(host, &metadata, path, attributes, reason.clone());
             }
         }
@@ -243,6 +228,92 @@ impl Scan {
         }
         Ok(rustix::fs::access(host.get(), rustix::fs::Access::READ_OK)?)
     }
+}
+
+/// What is in one directory, by name.
+struct Listing {
+    /// The directory's path below the tree's root.
+    below: Vec<u8>,
+    items: io::Result<Vec<(OsString, io::Result<fs::Metadata>)>>,
+}
+
+/// Directories that one thread may have before it for others to help it.
+const HELP_FROM_DIRS: usize = 16;
+
+/// Lists a tree, with several threads if it is large: the kernel's look-ups are what takes time.
+fn list(root: &Arc<Path>) -> Vec<Listing> {
+    let mut listings = Vec::new();
+    // Directories still to be read. A list instead of recursion: the depth of a tree is up to
+    // whoever made it.
+    let mut todo: Vec<Vec<u8>> = vec![Vec::new()];
+    while todo.len() < HELP_FROM_DIRS {
+        let Some(below) = todo.pop() else { return listings };
+        listings.push(read_dir(root, below, &mut todo));
+    }
+    // Besides the list: how many directories are being read, which may add to it.
+    let state = Mutex::new((todo, 0usize));
+    let changed = Condvar::new();
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let mut listings = Vec::new();
+        let mut found = Vec::new();
+        let mut now = lock();
+        loop {
+            let Some(below) = now.0.pop() else {
+                if now.1 == 0 {
+                    return listings;
+                }
+                now = changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            now.1 += 1;
+            drop(now);
+            listings.push(read_dir(root, below, &mut found));
+            now = lock();
+            now.1 -= 1;
+            now.0.append(&mut found);
+            changed.notify_all();
+        }
+    };
+    let helpers = std::thread::available_parallelism().map_or(1, usize::from).min(4) - 1;
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        listings.extend(work());
+        for helper in helpers {
+            listings.extend(helper.join().unwrap_or_default());
+        }
+    });
+    listings
+}
+
+/// Lists one directory; directories in it are added to `todo`.
+fn read_dir(root: &Arc<Path>, below: Vec<u8>, todo: &mut Vec<Vec<u8>>) -> Listing {
+    let dir = HostPath::below(root, &below).get();
+    let items = fs::read_dir(dir).and_then(|items| {
+        let mut listed = Vec::new();
+        for item in items {
+            let item = item?;
+            listed.push((item.file_name(), item.metadata()));
+        }
+        listed.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(listed)
+    });
+    for (name, metadata) in items.iter().flatten() {
+        if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+            todo.push(join(&below, name.as_bytes()));
+        }
+    }
+    Listing { below, items }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend_from_slice(dir);
+    if !dir.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
 }
 
 /// [`normalize`]'s rules for a path that is put together from checked parts and one file name.

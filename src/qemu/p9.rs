@@ -138,6 +138,10 @@ impl Device for P9Share {
 }
 
 /// A host directory as the guest's root file system, over 9p.
+///
+/// A kernel with 9p built in mounts it by itself. For any other, [`crate::session`] boots an image with
+/// the kernel's modules, whose init makes the share the root: vmtest's agent then runs in it, or the
+/// tree's own init (`init=`, else `/sbin/init`, …) takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct P9Root {
     /// The directory on the host.
@@ -149,6 +153,10 @@ pub struct P9Root {
 }
 
 impl Device for P9Root {
+    fn is_root(&self) -> bool {
+        true
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         // The kernel looks for this tag, although it would be no file name.
         let share = P9Share {

@@ -138,11 +138,15 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
     }
     let agent = matches!(init, Init::Agent(_));
+    // An image of ours brings the drivers for a root share, and switches to it.
+    let switches_root =
+        !agent && initramfs.is_none() && options.devices.iter().any(|device| device.is_root());
+    let ours = agent || switches_root;
     if let Some(kernel) = &kernel {
         options.boot = Boot::Kernel {
             image: kernel.path.clone(),
             initramfs: match &initramfs {
-                _ if agent => Initramfs::Built,
+                _ if ours => Initramfs::Built,
                 Some(path) => Initramfs::Path(path.clone()),
                 None => Initramfs::None,
             },
@@ -155,6 +159,8 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     }
     if agent {
         options.devices.insert(0, std::sync::Arc::new(crate::qemu::AgentPorts));
+    }
+    if ours {
         options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
     }
     let plan = Plan::new(&options)?;
@@ -173,7 +179,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     });
     let image = match (&environment.initramfs_override, &kernel) {
         (_, None) => None,
-        _ if !agent => None,
+        _ if !ours => None,
         (Some(path), _) => {
             readable("initramfs", path)?;
             identity = Some(FileIdentity { path: Some(path.clone()), ..FileIdentity::default() });

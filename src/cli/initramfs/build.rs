@@ -11,7 +11,7 @@ use vmtest::initramfs::extract::{ExtractOptions, write_dir};
 use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::report::{Archive, Report};
 use vmtest::initramfs::{
-    Codec, Compression, Encoder, Image, Pending, Problem, Problems, Summary, kconfig,
+    Codec, Compression, Encoder, Hash, Image, Pending, Problem, Problems, Summary, kconfig,
 };
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
@@ -53,6 +53,9 @@ pub(super) struct BuildArgs {
     /// Neither take the image from the cache nor put it there. An image from the cache is read-only
     #[arg(long, help_heading = "Output")]
     no_cache: bool,
+    /// Do not compute the archive's SHA-256: large files are then copied as fast as by cat
+    #[arg(long, requires = "no_cache", help_heading = "Output")]
+    no_hash: bool,
     /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     report: Option<PathBuf>,
@@ -102,13 +105,7 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
                 true => None,
                 false => environment.cache_dir.as_deref().map(Cache::new),
             };
-            let made = make(&parts, compression, output, cache.as_ref(), started)?;
-            Some(Archive::new(
-                &made.summary,
-                made.stored_bytes,
-                &compression.to_string(),
-                made.cached,
-            ))
+            Some(make(&parts, compression, output, &args, cache.as_ref(), started)?)
         }
     };
     let mut serious = image.notices().len();
@@ -149,7 +146,8 @@ fn say(output: &Path, image: &Image, archive: &Archive) {
     let cached = if *cached { ", from the cache" } else { "" };
     let entries = image.entries().len();
     let output = output.display();
-    ui::status(&format!("{output}: {entries} entries, {size}, sha256 {sha256}{cached}"));
+    let hash = sha256.as_ref().map_or(String::new(), |hash| format!(", sha256 {hash}"));
+    ui::status(&format!("{output}: {entries} entries, {size}{hash}{cached}"));
 }
 
 /// A size with a binary prefix.
@@ -240,71 +238,78 @@ fn compression(
     Ok(chosen)
 }
 
-/// What was made.
-struct Made {
-    summary: Summary,
-    stored_bytes: u64,
-    cached: bool,
-}
-
 fn make(
     parts: &[&Image],
     compression: Compression,
     output: &Path,
+    args: &BuildArgs,
     cache: Option<&Cache>,
     started: SystemTime,
-) -> Result<Made, Failure> {
+) -> Result<Archive, Failure> {
     let fail = |err: io::Error| {
         Failure::missing(
             format!("cannot write `{}`: {err}", output.display()),
             "give a path in a directory that exists and can be written to",
         )
     };
+    let archive = |bytes, sha256: Option<Hash>, stored_bytes, cached| Archive {
+        bytes,
+        stored_bytes,
+        sha256: sha256.map(|hash| hash.to_string()),
+        compression: compression.to_string(),
+        cached,
+    };
+    let bytes = parts.last().map_or(0, |image| image.archive_bytes());
+    let hashed = !args.no_hash;
     let private = parts.iter().any(|image| image.is_private());
     let mode = if private { 0o600 } else { 0o666 };
     if output == Path::new("-") {
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
         let mut out = BufWriter::with_capacity(256 << 10, std::fs::File::from(stdout));
-        let (summary, stored_bytes) = write(parts, compression, &mut out)?;
-        return Ok(Made { summary, stored_bytes, cached: false });
+        let (summary, stored_bytes) = write(parts, compression, hashed, &mut out)?;
+        return Ok(archive(bytes, summary.map(|s| s.sha256), stored_bytes, false));
     }
-    let key = cache::key(parts, compression);
-    if let Some(found) = cache.and_then(|cache| cache.get(&key)) {
+    let found = cache.map(|cache| (cache, cache::key(parts, compression)));
+    if let Some(found) = found.as_ref().and_then(|(cache, key)| cache.get(key)) {
         found.deliver(output, mode).map_err(fail)?;
-        return Ok(Made { stored_bytes: found.stored_bytes, summary: found.summary, cached: true });
+        return Ok(archive(bytes, Some(found.summary.sha256), found.stored_bytes, true));
     }
     let pending = Pending::new(output).map_err(fail)?;
     let (summary, stored_bytes) = match parts {
         [image] if compression == Compression::NONE && pending.is_regular() => {
-            let summary =
-                image.write_to_file(pending.file()).map_err(|err| super::problems(&err))?;
-            let bytes = summary.bytes;
-            (summary, bytes)
+            let file = pending.file();
+            let summary = match hashed {
+                true => image.write_to_file(file).map(Some),
+                false => image.write_to_file_unhashed(file).map(|()| None),
+            };
+            (summary.map_err(|err| super::problems(&err))?, bytes)
         }
         _ => {
             let mut out = BufWriter::with_capacity(256 << 10, pending.file());
-            write(parts, compression, &mut out)?
+            write(parts, compression, hashed, &mut out)?
         }
     };
     let regular = pending.is_regular();
     pending.publish(mode).map_err(fail)?;
-    if let Some(cache) = cache
+    if let (Some((cache, key)), Some(summary)) = (&found, &summary)
         && regular
         && parts.iter().all(|image| image.settled(started))
-        && let Err(err) = cache.put(&key, output, &summary)
+        && let Err(err) = cache.put(key, output, summary)
     {
         // The image is there; only the next build will be slower.
         ui::note(&format!("the image is not kept in the cache: {err}"));
     }
-    Ok(Made { summary, stored_bytes, cached: false })
+    Ok(archive(bytes, summary.map(|s| s.sha256), stored_bytes, false))
 }
 
-/// Writes the early segment, if there is one, and the image behind it.
+/// Writes the early segment, if there is one, and the image behind it. Tells what the image came to
+/// if it is `hashed`, and the bytes of all.
 fn write(
     parts: &[&Image],
     compression: Compression,
+    hashed: bool,
     out: &mut (impl Write + Send),
-) -> Result<(Summary, u64), Failure> {
+) -> Result<(Option<Summary>, u64), Failure> {
     let fail = |problems: Problems| super::problems(&problems);
     let sink = |source| fail(Problem::Write { source }.into());
     let Some((image, early)) = parts.split_last() else {
@@ -315,7 +320,11 @@ fn write(
         part.write_to(&mut counted).map_err(fail)?;
     }
     let mut encoder = Encoder::new(compression, &mut counted).map_err(sink)?;
-    let summary = image.write_to(&mut encoder).map_err(fail)?;
+    let summary = match hashed {
+        true => image.write_to(&mut encoder).map(Some),
+        false => image.write_to_unhashed(&mut encoder).map(|()| None),
+    };
+    let summary = summary.map_err(fail)?;
     encoder.finish().map_err(sink)?;
     counted.out.flush().map_err(sink)?;
     Ok((summary, counted.bytes))
