@@ -427,3 +427,29 @@ fn a_directory_of_the_host_is_the_root_file_system() {
     assert_eq!(vm.wait().unwrap(), End::PoweredOff);
     assert_eq!(std::fs::read_to_string(root.path().join("from-guest")).unwrap(), "guest\n");
 }
+
+#[test]
+fn the_environments_firmware_is_the_default() {
+    let arch = Arch::Amd64;
+    assets(arch);
+    let config = || {
+        let mut config = Config::new(arch);
+        config.apply(vmtest::configure::with_default_ovmf()).unwrap();
+        config
+    };
+    let environment = Environment {
+        ovmf_code: Some("/the/code".into()),
+        ovmf_vars: Some("/the/vars".into()),
+        ..Environment::read().unwrap()
+    };
+    let prepared = session::prepare(config(), &environment, Init::Own).unwrap();
+    let argv = prepared.plan.quoted(vmtest::plan::Spelling::Typed);
+    assert!(argv.to_string_lossy().contains("file=/the/code"), "{}", argv.display());
+
+    let dir = tempfile::tempdir().unwrap();
+    let bare = Environment { cache_dir: Some(dir.path().into()), ..Environment::default() };
+    let mut config = config();
+    config.apply(with_kernel(assets(arch).kernel.unwrap().image.path)).unwrap();
+    let error = session::prepare(config, &bare, Init::Own).unwrap_err();
+    assert!(matches!(error, session::Error::NoFirmware { .. }) && error.hint().is_some());
+}
