@@ -13,12 +13,12 @@ ASSETS := @setup/assets
 export VMTEST_ASSETS := $(CACHE)/assets.json
 endif
 
-.PHONY: help run shell test lint build assets bench clean
+.PHONY: help run shell test test-tools lint build assets bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@echo 'usage: make TARGET [ARCH=amd64|i386|arm64|arm|riscv64] [CMD="uname -a"]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: ## boot ARCH (default: this machine's) and run CMD in it; without CMD, say what was found
 	$(ASSETS) $(ARCH)
@@ -30,9 +30,12 @@ shell: ## an interactive shell in a guest of ARCH
 	@$(CARGO) build --quiet --locked --release
 	@target/release/vmtest shell --arch $(ARCH)
 
-test: lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
-	$(ASSETS) programs
+test: test-tools lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
+	$(ASSETS) programs firmware
 	$(CARGO) test --locked --workspace
+
+test-tools: ## what the tests compare with: installed as root, else named
+	@setup/test-tools
 
 # Debian's Rust comes without them; rustup's has both.
 lint: ## formatting and lints
@@ -40,7 +43,7 @@ lint: ## formatting and lints
 	else echo 'make: no cargo fmt here: formatting is not checked' >&2; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
 	else echo 'make: no cargo clippy here: lints are not checked' >&2; fi
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/lib/*.sh .ci/run; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/test-tools setup/lib/*.sh .ci/run; \
 	else echo 'make: no shellcheck here: shell scripts are not checked' >&2; fi
 
 build: ## the program: target/release/vmtest

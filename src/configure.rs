@@ -68,6 +68,9 @@ pub struct Config {
     /// What goes into a built image, in this order. Default: nothing but the guest program, a shell,
     /// the kernel modules that are needed, and the command.
     pub image: Vec<ImagePart>,
+    /// Start the kernel by UEFI firmware: `VMTEST_OVMF_CODE` and `VMTEST_OVMF_VARS`, else the pinned
+    /// one of the asset manifest (amd64, arm64). [`Options::firmware`] goes before. Default: no.
+    pub default_firmware: bool,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
     pub boot_timeout: Option<Duration>,
     /// What the machine gets besides its plan.
@@ -103,6 +106,7 @@ impl Config {
             initramfs: None,
             sysroot: None,
             image: Vec::new(),
+            default_firmware: false,
             boot_timeout: None,
             resources: Resources::default(),
         }
@@ -177,16 +181,16 @@ pub trait Configure {
     fn configure(self, config: &mut Config) -> Result<(), ConfigError>;
 
     /// Boxed, for lists of configurators of different types.
-    fn boxed(self) -> Boxed
+    fn boxed<'a>(self) -> Boxed<'a>
     where
-        Self: Sized + Send + 'static,
+        Self: Sized + Send + 'a,
     {
         Box::new(|config| self.configure(config))
     }
 }
 
 /// A configurator of any type.
-pub type Boxed = Box<dyn FnOnce(&mut Config) -> Result<(), ConfigError> + Send>;
+pub type Boxed<'a> = Box<dyn FnOnce(&mut Config) -> Result<(), ConfigError> + Send + 'a>;
 
 impl<F: FnOnce(&mut Config) -> Result<(), ConfigError>> Configure for F {
     fn configure(self, config: &mut Config) -> Result<(), ConfigError> {
@@ -578,7 +582,7 @@ mod tests {
     fn idle_options_cost_arguments_only() {
         let config = applied(
             Arch::Amd64,
-            all((0..100).map(|n| with_qemu_args([format!("-name"), format!("n{n}")]))),
+            all((0..100).map(|n| with_qemu_args(["-name".to_owned(), format!("n{n}")]))),
         );
         let plan = Plan::new(&config.options).unwrap();
         assert!(plan.args(crate::plan::Spelling::Executed).len() > 200);

@@ -14,7 +14,7 @@ use crate::accel::Accel;
 use crate::arch::{Arch, UnsupportedArch};
 use crate::duration;
 use crate::plan::FIRST_FD;
-use crate::qemu::{Device, Machine};
+use crate::qemu::{Device, Firmware, Machine};
 use crate::quote;
 
 /// Bytes of memory a guest gets when nothing is said: 512 MiB.
@@ -40,6 +40,9 @@ pub struct Options {
     pub halt_on_kernel_panic: bool,
     /// How much the kernel says on its console. Default: [`KernelLog::Full`].
     pub kernel_log: KernelLog,
+    /// UEFI firmware. Default: none; a kernel is started directly or by the machine's own firmware
+    /// (SeaBIOS, OpenSBI).
+    pub firmware: Option<Firmware>,
     /// Devices, in the order in which they are added.
     pub devices: Vec<Arc<dyn Device>>,
     /// Parameters for the kernel's cmdline, after those of the machine and its devices.
@@ -110,6 +113,7 @@ impl Options {
             cpus: 1,
             halt_on_kernel_panic: true,
             kernel_log: KernelLog::Full,
+            firmware: None,
             devices: Vec::new(),
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
@@ -165,6 +169,7 @@ impl Options {
             halt_on_kernel_panic: self.halt_on_kernel_panic,
             kernel_log: self.kernel_log,
             direct_kernel: matches!(self.boot, Boot::Kernel { .. }),
+            firmware: self.firmware.is_some(),
         }
     }
 }
@@ -199,6 +204,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The firmware that `VMTEST_OVMF_CODE` and `VMTEST_OVMF_VARS` name; `None` unless both are set.
+    pub fn firmware(&self) -> Option<Firmware> {
+        let (code, vars) = (self.ovmf_code.clone()?, self.ovmf_vars.clone()?);
+        Some(Firmware { code, vars })
+    }
+
     /// Reads variables from any source; [`Environment::read`] takes the process's. An empty value
     /// counts as unset.
     ///

@@ -18,7 +18,7 @@ use vmtest_guest::proto;
 use crate::arch::Arch;
 use crate::cmdline::{self, Cmdline};
 use crate::options::{Boot, Initramfs, Options, QemuCommand};
-use crate::qemu::{ChannelId, Device, FileId, IdAllocator, Part, QemuOpt, TagError};
+use crate::qemu::{ChannelId, Device, FileId, HostForward, IdAllocator, Part, QemuOpt, TagError};
 
 /// The first inherited file descriptor's number in QEMU: 0, 1 and 2 are taken.
 pub const FIRST_FD: i32 = 3;
@@ -40,9 +40,41 @@ pub struct Plan {
     modules: Vec<String>,
     optional_modules: Vec<String>,
     mounts: Vec<proto::Mount>,
-    network: bool,
-    port_forwards: Vec<(String, crate::qemu::HostForward)>,
+    networks: Vec<proto::Network>,
+    port_forwards: Vec<(String, HostForward)>,
+    needs: Vec<Need>,
+    services: Vec<Arc<dyn Service>>,
     agent: bool,
+}
+
+/// A path of the host that has to be there when the machine is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// What it is for, for error messages: `share`, `drive`.
+    pub what: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// A directory, or something that can be read.
+    pub directory: bool,
+}
+
+/// Something of the host's that lives as long as the machine: an HTTP server for the guest.
+pub trait Service: std::fmt::Debug + Send + Sync {
+    /// Called when the machine is started, before QEMU. What it returns is dropped when the machine
+    /// is gone, and that ends the service.
+    ///
+    /// # Errors
+    /// The system's; the machine is not started then.
+    fn start(&self) -> std::io::Result<Box<dyn std::any::Any + Send + Sync>>;
+}
+
+/// Makes a file or a stream that QEMU inherits, anew for each start.
+pub trait MakeFile: std::fmt::Debug + Send + Sync {
+    /// Called when the machine is started.
+    ///
+    /// # Errors
+    /// The system's; the machine is not started then.
+    fn make(&self) -> std::io::Result<OwnedFd>;
 }
 
 /// One option of QEMU with its value.
@@ -73,6 +105,8 @@ pub enum FileSource {
     VfatImage(PathBuf),
     /// A private copy of this file: the guest may write to it, the original stays as it is.
     PrivateCopy(PathBuf),
+    /// Whatever this makes.
+    Made(Arc<dyn MakeFile>),
 }
 
 /// A stream between QEMU and the host side.
@@ -190,13 +224,23 @@ impl Plan {
         &self.mounts
     }
 
-    /// Whether the guest has a user-mode network that the agent should configure.
-    pub fn configures_network(&self) -> bool {
-        self.network
+    /// How the agent sets up the cards of user networks before the command runs.
+    pub fn networks(&self) -> &[proto::Network] {
+        &self.networks
+    }
+
+    /// Paths of the host that have to be there when the machine is started.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    /// What runs on the host as long as the machine does.
+    pub fn services(&self) -> &[Arc<dyn Service>] {
+        &self.services
     }
 
     /// Port forwards with the netdev they belong to.
-    pub fn port_forwards(&self) -> &[(String, crate::qemu::HostForward)] {
+    pub fn port_forwards(&self) -> &[(String, HostForward)] {
         &self.port_forwards
     }
 
@@ -218,6 +262,8 @@ impl Plan {
                     _ => OsString::from(&file.label),
                 }
             }
+            // As typed there is nothing to inherit; the number shows where it belongs.
+            (Part::Fd(FileId(index)), _) => (FIRST_FD as usize + index).to_string().into(),
             (Part::Channel(ChannelId(index)), spelling) => {
                 let channel = &self.channels[*index];
                 let opt = match (channel.kind, spelling) {
@@ -251,13 +297,17 @@ pub struct Planner {
     modules: Vec<String>,
     optional_modules: Vec<String>,
     mounts: Vec<proto::Mount>,
-    network: bool,
-    port_forwards: Vec<(String, crate::qemu::HostForward)>,
+    networks: Vec<proto::Network>,
+    port_forwards: Vec<(String, HostForward)>,
+    needs: Vec<Need>,
+    services: Vec<Arc<dyn Service>>,
     agent: bool,
     once: BTreeMap<&'static str, String>,
     serial_ports: u64,
     scsi_disks: u32,
     ahci_ports: u32,
+    pci_devices: u64,
+    user_nets: u32,
     names: BTreeSet<(&'static str, String)>,
 }
 
@@ -277,13 +327,17 @@ impl Planner {
             modules: Vec::new(),
             optional_modules: Vec::new(),
             mounts: Vec::new(),
-            network: false,
+            networks: Vec::new(),
             port_forwards: Vec::new(),
+            needs: Vec::new(),
+            services: Vec::new(),
             agent: false,
             once: BTreeMap::new(),
             serial_ports: 0,
             scsi_disks: 0,
             ahci_ports: 0,
+            pci_devices: 0,
+            user_nets: 0,
             names: BTreeSet::new(),
         }
     }
@@ -301,6 +355,60 @@ impl Planner {
     /// Adds an option with its value: `-device virtio-rng-pci,…`.
     pub fn qemu(&mut self, flag: &str, value: QemuOpt) {
         self.args.push(Arg { flag: flag.into(), value: Some(value) });
+    }
+
+    /// Adds a device on the PCI bus, `virtio-rng-pci` for instance.
+    ///
+    /// QEMU gives each device a slot of its own and there are 31, so devices beyond the first 16 share
+    /// slots, eight to one, as its functions.
+    ///
+    /// # Errors
+    /// [`PlanError::OutOfRange`] when the bus is full.
+    pub fn pci_device(&mut self, device: QemuOpt) -> Result<(), PlanError> {
+        const ALONE: u64 = 16;
+        const FUNCTIONS: u64 = 8;
+        // QEMU's own devices are in slot 0 and, on q35, in slot 0x1f. The slots in between that are
+        // left are for devices that come by `-device` arguments of the user's.
+        const FIRST_SHARED_SLOT: u64 = 0x12;
+        const LAST_SHARED_SLOT: u64 = 0x1a;
+        const MAX: u64 = ALONE + FUNCTIONS * (LAST_SHARED_SLOT - FIRST_SHARED_SLOT + 1);
+        let index = self.pci_devices;
+        if index == MAX {
+            return Err(PlanError::OutOfRange {
+                what: "number of PCI devices",
+                given: (MAX + 1).to_string(),
+                range: format!(
+                    "the bus has room for {MAX}; event channels and SCSI disks share one device"
+                ),
+            });
+        }
+        self.pci_devices += 1;
+        let device = match index.checked_sub(ALONE) {
+            None => device,
+            Some(index) => {
+                let (slot, function) = (FIRST_SHARED_SLOT + index / FUNCTIONS, index % FUNCTIONS);
+                let device = device.kv("addr", format!("{slot:#x}.{function}"));
+                if function == 0 { device.switch("multifunction", true) } else { device }
+            }
+        };
+        self.qemu("-device", device);
+        Ok(())
+    }
+
+    /// Says that a directory of the host has to be there when the machine is started. `what` is for
+    /// the error message.
+    pub fn needs_dir(&mut self, what: &'static str, path: impl Into<PathBuf>) {
+        self.needs.push(Need { what, path: path.into(), directory: true });
+    }
+
+    /// As [`Planner::needs_dir`], for a file that is read.
+    pub fn needs_file(&mut self, what: &'static str, path: impl Into<PathBuf>) {
+        self.needs.push(Need { what, path: path.into(), directory: false });
+    }
+
+    /// Has something run on the host as long as the machine does.
+    pub fn service(&mut self, service: Arc<dyn Service>) {
+        self.services.push(service);
     }
 
     /// Adds an option without a value: `-nodefaults`.
@@ -382,7 +490,7 @@ impl Planner {
         let nth = self.serial_ports % PORTS_A_CONTROLLER;
         if nth == 0 {
             let id = self.id("serial");
-            self.qemu("-device", QemuOpt::new("virtio-serial-pci").kv("id", &id));
+            self.pci_device(QemuOpt::new("virtio-serial-pci").kv("id", &id))?;
             self.once.insert("virtio-serial", id);
             self.module("virtio_pci");
             self.module("virtio_console");
@@ -402,24 +510,35 @@ impl Planner {
     }
 
     /// The id of a controller that several devices share; `add` adds it at first use.
+    ///
+    /// # Errors
+    /// Those of `add`.
     pub fn shared(
         &mut self,
         what: &'static str,
-        add: impl FnOnce(&mut Planner) -> String,
-    ) -> String {
+        add: impl FnOnce(&mut Planner) -> Result<String, PlanError>,
+    ) -> Result<String, PlanError> {
         if let Some(id) = self.once.get(what) {
-            return id.clone();
+            return Ok(id.clone());
         }
-        let id = add(self);
+        let id = add(self)?;
         self.once.insert(what, id.clone());
-        id
+        Ok(id)
     }
 
-    /// The next disk's letter index as Linux names SCSI disks: 0 is `sda`.
-    pub(crate) fn next_scsi_disk(&mut self) -> u32 {
+    /// The next disk's place on the SCSI bus, and its letter: 0 is `sda`.
+    pub(crate) fn next_scsi_disk(&mut self) -> Result<u32, PlanError> {
+        const TARGETS: u32 = 256; // of QEMU's virtio-scsi
         let index = self.scsi_disks;
+        if index == TARGETS {
+            return Err(PlanError::OutOfRange {
+                what: "number of SCSI disks",
+                given: (TARGETS + 1).to_string(),
+                range: format!("the bus has {TARGETS} targets"),
+            });
+        }
         self.scsi_disks += 1;
-        index
+        Ok(index)
     }
 
     /// The next free port of the AHCI controller.
@@ -441,11 +560,18 @@ impl Planner {
         self.agent = true;
     }
 
-    pub(crate) fn add_network(&mut self) {
-        self.network = true;
+    /// How many user networks there were before this one.
+    pub(crate) fn next_user_net(&mut self) -> u32 {
+        self.user_nets += 1;
+        self.user_nets - 1
     }
 
-    pub(crate) fn forward(&mut self, netdev: &str, forward: crate::qemu::HostForward) {
+    /// Has the agent set up a network card before the command runs.
+    pub fn network(&mut self, network: proto::Network) {
+        self.networks.push(network);
+    }
+
+    pub(crate) fn forward(&mut self, netdev: &str, forward: HostForward) {
         self.port_forwards.push((netdev.to_owned(), forward));
     }
 
@@ -474,6 +600,9 @@ impl Planner {
             }
             Boot::Disk => false,
         };
+        if let Some(firmware) = &options.firmware {
+            firmware.plan(&mut self)?;
+        }
         for device in &options.devices {
             device.plan(&mut self)?;
         }
@@ -503,8 +632,10 @@ impl Planner {
             modules: self.modules,
             optional_modules: self.optional_modules,
             mounts: self.mounts,
-            network: self.network,
+            networks: self.networks,
             port_forwards: self.port_forwards,
+            needs: self.needs,
+            services: self.services,
             agent: self.agent,
         })
     }

@@ -210,8 +210,8 @@ pub struct Mount {
 /// on, which is enough for IPv6 where a router announces itself (QEMU's user network does).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// Name of the interface; default: the first Ethernet interface there is. The guest waits two
-    /// seconds for it to appear.
+    /// Name of the interface, or the address of its card (`52:54:00:12:34:56`); default: the first
+    /// Ethernet interface there is. The guest waits two seconds for it to appear.
     #[serde(default)]
     pub interface: Option<String>,
     /// Addresses, of IPv4 and IPv6.

@@ -31,6 +31,10 @@ pub(crate) struct MachineArgs {
     /// runs and vmtest only watches. Default: VMTEST_INITRAMFS, else one is built
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     pub(crate) initramfs: Option<PathBuf>,
+    /// UEFI firmware that starts the kernel: CODE:VARS, two files of which none is written to, or
+    /// `default`: VMTEST_OVMF_CODE and VMTEST_OVMF_VARS, else the pinned one (amd64, arm64)
+    #[arg(long, value_name = "CODE:VARS|default", help_heading = "Boot")]
+    pub(crate) firmware: Option<OsString>,
     /// Parameters for the kernel's command line; repeats
     #[arg(long, value_name = "STR", allow_hyphen_values = true, help_heading = "Boot")]
     pub(crate) append: Vec<String>,

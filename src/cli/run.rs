@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use vmtest::configure::{Config, Kernel};
 use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{EventPort, Ownership, P9Share, ReadOnlyDir};
+use vmtest::qemu::{EventPort, Firmware, Ownership, P9Share, ReadOnlyDir};
 use vmtest::report::{self, Context};
 use vmtest::session::{self, Command, Init};
 use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
@@ -80,6 +80,11 @@ pub(crate) fn prepare(
     options.kernel_log = KernelLog::Full;
     options.timeout = timeout;
     options.qemu = qemu_command(args)?;
+    match firmware(args)? {
+        FirmwareFlag::None => {}
+        FirmwareFlag::Default => config.default_firmware = true,
+        FirmwareFlag::Given(firmware) => options.firmware = Some(firmware),
+    }
     let events = add_devices(options, args)?;
     let variables = variables(args)?;
     options.kernel_args.extend(args.append.iter().cloned());
@@ -112,6 +117,32 @@ fn readable(what: &str, path: &Path) -> Result<(), Failure> {
             format!("--{what} names it"),
         )
     })
+}
+
+/// `--firmware`.
+enum FirmwareFlag {
+    None,
+    Default,
+    Given(Firmware),
+}
+
+fn firmware(args: &MachineArgs) -> Result<FirmwareFlag, Failure> {
+    let Some(text) = &args.firmware else { return Ok(FirmwareFlag::None) };
+    if text == "default" {
+        return Ok(FirmwareFlag::Default);
+    }
+    let bytes = text.as_bytes();
+    let colon = bytes.iter().position(|byte| *byte == b':').filter(|at| *at > 0);
+    match colon.filter(|at| at + 1 < bytes.len()) {
+        Some(at) => Ok(FirmwareFlag::Given(Firmware {
+            code: PathBuf::from(OsStr::from_bytes(&bytes[..at])),
+            vars: PathBuf::from(OsStr::from_bytes(&bytes[at + 1..])),
+        })),
+        None => Err(Failure::wrong(
+            format!("--firmware {}: two files are needed", text.display()),
+            "write it as `--firmware CODE:VARS`, or `--firmware default`",
+        )),
+    }
 }
 
 fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
@@ -365,6 +396,27 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
                 "the guest is ready: Linux {}, {:.2} s after its kernel's start",
                 hello.kernel_release, hello.ready_secs
             ));
+        }
+        (Progress::Forwarding(forwards), MessageFormat::Json) => {
+            for forward in *forwards {
+                ui::line(
+                    &json!({"type": "forward", "protocol": forward.protocol.name(),
+                    "host_address": forward.host_address, "host_port": forward.host_port,
+                    "guest_port": forward.guest_port})
+                    .to_string(),
+                );
+            }
+        }
+        (Progress::Forwarding(forwards), MessageFormat::Text) => {
+            for forward in *forwards {
+                ui::status(&format!(
+                    "{} port {} of {} is port {} of the guest",
+                    forward.protocol.name(),
+                    forward.host_port,
+                    forward.host_address,
+                    forward.guest_port,
+                ));
+            }
         }
         (Progress::Notice(text), MessageFormat::Json) => {
             ui::line(&json!({"type": "notice", "text": text}).to_string());

@@ -39,7 +39,8 @@ pub enum DriveInterface {
     /// virtio-blk: `/dev/vda`.
     #[default]
     Virtio,
-    /// AHCI, an IDE disk: `/dev/sda`. Cannot be read-only (QEMU refuses).
+    /// AHCI, an IDE disk: `/dev/sda`, or the letters behind those of all SCSI disks. Cannot be
+    /// read-only (QEMU refuses).
     Ahci,
     /// virtio-scsi: `/dev/sda`.
     Scsi,
@@ -128,6 +129,7 @@ impl Device for Drive {
                 "a read-only drive cannot be on ahci: use if=scsi or if=virtio, or snapshot".into(),
             ));
         }
+        planner.needs_file("drive", &self.file);
         let node = planner.id("disk");
         let driver = match self.format {
             DriveFormat::Raw => "raw",
@@ -145,21 +147,20 @@ impl Device for Drive {
         );
         match self.interface {
             DriveInterface::Virtio => {
-                planner.qemu("-device", QemuOpt::new("virtio-blk-pci").kv("drive", &node));
+                planner.pci_device(QemuOpt::new("virtio-blk-pci").kv("drive", &node))?;
                 planner.module("virtio_pci");
                 planner.module("virtio_blk");
             }
             DriveInterface::Scsi => {
-                attach_scsi_disk(planner, &node);
+                attach_scsi_disk(planner, &node)?;
             }
             DriveInterface::Ahci => {
                 let bus = planner.shared("ahci", |planner| {
                     let id = planner.id("ahci");
-                    planner.qemu("-device", QemuOpt::new("ahci").kv("id", &id));
-                    id
-                });
+                    planner.pci_device(QemuOpt::new("ahci").kv("id", &id))?;
+                    Ok(id)
+                })?;
                 let port = planner.next_ahci_port()?;
-                planner.next_scsi_disk();
                 planner.qemu(
                     "-device",
                     QemuOpt::new("ide-hd").kv("drive", &node).kv("bus", format!("{bus}.{port}")),

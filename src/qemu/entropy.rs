@@ -14,7 +14,7 @@ impl Device for Entropy {
         let id = planner.id("rng");
         let source = QemuOpt::new("rng-random").kv("id", &id).kv("filename", "/dev/urandom");
         planner.qemu("-object", source);
-        planner.qemu("-device", QemuOpt::new("virtio-rng-pci").kv("rng", &id));
+        planner.pci_device(QemuOpt::new("virtio-rng-pci").kv("rng", &id))?;
         planner.module("virtio_pci");
         planner.module("virtio_rng");
         Ok(())

@@ -16,6 +16,7 @@ pub struct Machine {
     pub(crate) halt_on_kernel_panic: bool,
     pub(crate) kernel_log: KernelLog,
     pub(crate) direct_kernel: bool,
+    pub(crate) firmware: bool,
 }
 
 /// Largest memory that is passed on to QEMU: 4 TiB, what its largest machine takes.
@@ -61,15 +62,18 @@ impl Machine {
                 .switch("sata", false)
                 .switch("smbus", false)
                 .switch("vmport", false),
-            // Without ACPI the kernel takes the device tree, which is parsed sooner.
-            Arch::Arm64 => match (self.accel, self.direct_kernel) {
-                (Accel::Kvm, true) => {
-                    QemuOpt::new("virt").switch("acpi", false).kv("gic-version", "host")
+            Arch::Arm64 => {
+                let mut board = QemuOpt::new("virt");
+                // Without ACPI the kernel takes the device tree, which is parsed sooner. UEFI brings
+                // ACPI, and a kernel that it starts may want it.
+                if self.direct_kernel && !self.firmware {
+                    board = board.switch("acpi", false);
                 }
-                (Accel::Kvm, false) => QemuOpt::new("virt").kv("gic-version", "host"),
-                (Accel::Tcg, true) => QemuOpt::new("virt").switch("acpi", false),
-                (Accel::Tcg, false) => QemuOpt::new("virt"),
-            },
+                match self.accel {
+                    Accel::Kvm => board.kv("gic-version", "host"),
+                    Accel::Tcg => board,
+                }
+            }
             // Common kernels have no LPAE and cannot reach a PCI window above 4 GiB.
             Arch::Arm => QemuOpt::new("virt").switch("highmem", false),
             Arch::Riscv64 => QemuOpt::new("virt"),
@@ -140,7 +144,7 @@ impl Device for Machine {
         if self.halt_on_kernel_panic {
             planner.qemu_flag("-no-reboot");
             // Tells QEMU of a panic by itself, for kernels whose reboot does not work.
-            planner.qemu("-device", QemuOpt::new("pvpanic-pci"));
+            planner.pci_device(QemuOpt::new("pvpanic-pci"))?;
             planner.optional_module("pvpanic_pci");
         }
         if self.direct_kernel {

@@ -4,9 +4,12 @@
 //! randomness, so that a golden test needs no QEMU. Options are spelled for QEMU 7.2 to 10.
 
 mod agent;
+mod card;
 mod drive;
 mod entropy;
+mod firmware;
 mod id;
+mod link;
 mod machine;
 mod net;
 mod opt;
@@ -15,11 +18,14 @@ mod port;
 mod readonly_dir;
 
 pub use agent::AgentPorts;
+pub use card::{Card, Mac, Nic};
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;
+pub use firmware::Firmware;
 pub use id::IdAllocator;
+pub use link::LinkNic;
 pub use machine::Machine;
-pub use net::{HostForward, NetError, Nic, ParseNetError, Protocol, UserNet};
+pub use net::{Cidr, HostForward, NetError, ParseNetError, Protocol, UserNet};
 pub(crate) use opt::Part;
 pub use opt::QemuOpt;
 pub use p9::{MOUNT_TAG_MAX, Ownership, P9Root, P9Share, TagError};
@@ -49,4 +55,10 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// [`PlanError`] when the device cannot be had as asked for, on this architecture or beside
     /// another device.
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError>;
+}
+
+/// Whether a word can be the key of an option's value.
+fn is_key(word: &str) -> bool {
+    !word.is_empty()
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }

@@ -1,4 +1,4 @@
-//! Networks: QEMU's user mode network.
+//! QEMU's user mode network.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -7,6 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use vmtest_guest::proto::{InterfaceAddress, Network};
+
+use super::card::{Card, Mac, Nic, with_args};
 use super::drive::split_commas;
 use super::{Device, QemuOpt};
 use crate::plan::{PlanError, Planner};
@@ -14,31 +17,23 @@ use crate::plan::{PlanError, Planner};
 /// QEMU's user mode network (SLIRP): the guest reaches the host and what the host reaches, through
 /// NAT; the host reaches the guest through port forwards. Needs no root.
 ///
-/// Without settings the guest is 10.0.2.15/24, the host 10.0.2.2, the name server 10.0.2.3.
+/// In the network the host is number 2, the name server 3, the guest 15 (4 where the network has
+/// fewer than 32 addresses): 10.0.2.2, 10.0.2.3 and 10.0.2.15. The agent gives the card its address
+/// before the command runs; QEMU's DHCP server would give it the same one. An IPv6 address is set
+/// where a network was asked for; else kernels with IPv6 take one from QEMU's router.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserNet {
-    /// The IPv4 network. Default: QEMU's, 10.0.2.0/24. Prefix length 1 to 30.
+    /// The IPv4 network. Default: 10.0.2.0/24, the machine's next user network 10.0.3.0/24 and so
+    /// on. Prefix length 1 to 29.
     pub cidr4: Option<Cidr<Ipv4Addr>>,
-    /// The IPv6 network. Default: QEMU's, fec0::/64. Prefix length 1 to 126.
+    /// The IPv6 network. Default: QEMU's, fec0::/64. Prefix length 1 to 124.
     pub cidr6: Option<Cidr<Ipv6Addr>>,
     /// Connections to the host that are passed on to the guest.
     pub forwards: Vec<HostForward>,
-    /// A file that gets every packet, in pcap format.
-    pub pcap: Option<PathBuf>,
-    /// The card that the guest sees. Default: [`Nic::Virtio`].
-    pub nic: Nic,
-    /// The card's address. Default: QEMU's, 52:54:00:12:34:56 and up.
-    pub mac: Option<String>,
-}
-
-/// A network card.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Nic {
-    /// virtio-net.
-    #[default]
-    Virtio,
-    /// Intel's e1000.
-    E1000,
+    /// The card that the guest sees.
+    pub card: Card,
+    /// Further settings of QEMU's netdev: `("restrict", "on")`, `("tftp", "/srv")`.
+    pub user_args: Vec<(String, String)>,
 }
 
 /// A network: an address and the length of its prefix in bits.
@@ -154,11 +149,11 @@ impl UserNet {
                 b"cidr" => net.set_cidr(text()?)?,
                 b"hostfwd" => net.forwards.push(text()?.parse()?),
                 b"pcap" if !value.is_empty() => {
-                    net.pcap = Some(std::ffi::OsString::from_vec(value.to_vec()).into());
+                    net.card.pcap = Some(std::ffi::OsString::from_vec(value.to_vec()).into());
                 }
-                b"nic" if value == b"virtio" => net.nic = Nic::Virtio,
-                b"nic" if value == b"e1000" => net.nic = Nic::E1000,
-                b"mac" => net.mac = Some(check_mac(text()?)?),
+                b"nic" if value == b"virtio" => net.card.nic = Nic::Virtio,
+                b"nic" if value == b"e1000" => net.card.nic = Nic::E1000,
+                b"mac" => net.card.mac = Some(text()?.parse()?),
                 _ => return Err(unknown()),
             }
         }
@@ -175,27 +170,101 @@ impl UserNet {
         let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
         let prefix: u8 = prefix.parse().map_err(|_| bad())?;
         match address.parse().map_err(|_| bad())? {
-            IpAddr::V4(address) if (1..=30).contains(&prefix) => {
-                self.cidr4 = Some(Cidr { address, prefix });
-            }
-            IpAddr::V6(address) if (1..=126).contains(&prefix) => {
-                self.cidr6 = Some(Cidr { address, prefix });
-            }
-            _ => return Err(bad()),
+            IpAddr::V4(address) => self.cidr4 = Some(Cidr { address, prefix }),
+            IpAddr::V6(address) => self.cidr6 = Some(Cidr { address, prefix }),
+        }
+        self.check_cidrs().map_err(|_| bad())
+    }
+
+    /// The fields are public, so that settings arrive here unchecked.
+    fn check_cidrs(&self) -> Result<(), NetError> {
+        if let Some(cidr) = self.cidr4.filter(|cidr| !(1..=29).contains(&cidr.prefix)) {
+            return Err(NetError::Cidr { given: cidr.to_string() });
+        }
+        if let Some(cidr) = self.cidr6.filter(|cidr| !(1..=124).contains(&cidr.prefix)) {
+            return Err(NetError::Cidr { given: cidr.to_string() });
         }
         Ok(())
     }
+
+    /// Sets the networks as [`UserNet::set_cidr`] does.
+    ///
+    /// # Errors
+    /// [`ParseNetError::Cidr`].
+    pub fn with_cidr(mut self, text: &str) -> Result<UserNet, ParseNetError> {
+        self.set_cidr(text)?;
+        Ok(self)
+    }
+
+    /// Passes connections to the host on to the guest.
+    #[must_use]
+    pub fn with_forward(mut self, forward: HostForward) -> UserNet {
+        self.forwards.push(forward);
+        self
+    }
+
+    /// Sets the card's model.
+    #[must_use]
+    pub fn with_nic(mut self, nic: Nic) -> UserNet {
+        self.card.nic = nic;
+        self
+    }
+
+    /// Sets the card's address.
+    #[must_use]
+    pub fn with_mac(mut self, mac: Mac) -> UserNet {
+        self.card.mac = Some(mac);
+        self
+    }
+
+    /// Has QEMU write every packet to a file, in pcap format.
+    #[must_use]
+    pub fn with_pcap(mut self, file: impl Into<PathBuf>) -> UserNet {
+        self.card.pcap = Some(file.into());
+        self
+    }
+
+    /// Sets a property of QEMU's device.
+    #[must_use]
+    pub fn with_device_arg(mut self, key: &str, value: &str) -> UserNet {
+        self.card.device_args.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a property of QEMU's `-netdev user`.
+    #[must_use]
+    pub fn with_user_arg(mut self, key: &str, value: &str) -> UserNet {
+        self.user_args.push((key.to_owned(), value.to_owned()));
+        self
+    }
 }
 
-fn check_mac(text: &str) -> Result<String, ParseNetError> {
-    let bytes: Option<Vec<u8>> = text
-        .split(':')
-        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
-        .collect();
-    match bytes.as_deref() {
-        // The lowest bit of the first byte marks a group address.
-        Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(text.to_ascii_lowercase()),
-        _ => Err(ParseNetError::Mac { given: text.to_owned() }),
+/// Who is who in a network.
+struct Roles<A> {
+    network: Cidr<A>,
+    host: A,
+    dns: A,
+    guest: A,
+}
+
+impl Cidr<Ipv4Addr> {
+    fn roles(self) -> Roles<Ipv4Addr> {
+        let mask = u32::MAX << (32 - u32::from(self.prefix));
+        let base = u32::from(self.address) & mask;
+        let guest = if self.prefix <= 27 { 15 } else { 4 };
+        let number = |n: u32| Ipv4Addr::from(base | n);
+        let network = Cidr { address: number(0), prefix: self.prefix };
+        Roles { network, host: number(2), dns: number(3), guest: number(guest) }
+    }
+}
+
+impl Cidr<Ipv6Addr> {
+    fn roles(self) -> Roles<Ipv6Addr> {
+        let mask = u128::MAX << (128 - u32::from(self.prefix));
+        let base = u128::from(self.address) & mask;
+        let number = |n: u128| Ipv6Addr::from(base | n);
+        let network = Cidr { address: number(0), prefix: self.prefix };
+        Roles { network, host: number(2), dns: number(3), guest: number(0xf) }
     }
 }
 
@@ -223,7 +292,7 @@ pub enum ParseNetError {
     },
     /// Not a network.
     #[error(
-        "`{given}` is no network (as in 192.168.0.0/24, at most /30, or fd00::/64, at most /126)"
+        "`{given}` is no network (as in 192.168.0.0/24, at most /29, or fd00::/64, at most /124)"
     )]
     Cidr {
         /// The value.
@@ -247,8 +316,23 @@ pub enum NetError {
     #[error("two network cards have the address {mac}")]
     MacTaken {
         /// The address.
-        mac: String,
+        mac: Mac,
     },
+    /// A network that has no room for a host, a name server and a guest.
+    #[error("network {given} is too small")]
+    Cidr {
+        /// The network.
+        given: String,
+    },
+    /// The name of a setting that QEMU cannot have.
+    #[error("`{}` is no name of a setting of QEMU's", .given.escape_default())]
+    NotAKey {
+        /// The name.
+        given: String,
+    },
+    /// More user networks than have different addresses by default.
+    #[error("too many user networks without a network of their own")]
+    TooMany,
 }
 
 impl NetError {
@@ -256,55 +340,67 @@ impl NetError {
     pub fn hint(&self) -> Option<String> {
         match self {
             NetError::MacTaken { .. } => Some("give each card an address of its own".into()),
+            NetError::Cidr { .. } => {
+                Some("IPv4 networks have at most /29, IPv6 at most /124".into())
+            }
+            NetError::NotAKey { .. } => Some(
+                "names are of letters, digits, `-`, `_` and `.`; values can be anything".into(),
+            ),
+            NetError::TooMany => Some("`cidr=` gives each its own".into()),
         }
     }
 }
 
 impl Device for UserNet {
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
-        if let Some(mac) = &self.mac {
-            planner
-                .claim("network card address", mac)
-                .map_err(|_| NetError::MacTaken { mac: mac.clone() })?;
-        }
+        let UserNet { cidr4, cidr6, forwards, card, user_args } = self;
+        self.check_cidrs()?;
+        let nth = planner.next_user_net();
         let id = planner.id("net");
+        let default = Cidr {
+            address: Ipv4Addr::new(10, 0, u8::try_from(nth + 2).map_err(|_| NetError::TooMany)?, 0),
+            prefix: 24,
+        };
+        let roles = cidr4.unwrap_or(default).roles();
         let mut netdev = QemuOpt::new("user").kv("id", &id);
-        if let Some(cidr) = self.cidr4 {
-            netdev = netdev.kv("net", cidr.to_string());
+        // QEMU's own network needs no words.
+        if cidr4.is_some() || nth > 0 {
+            netdev = netdev
+                .kv("net", roles.network.to_string())
+                .kv("host", roles.host.to_string())
+                .kv("dns", roles.dns.to_string())
+                .kv("dhcpstart", roles.guest.to_string());
         }
-        if let Some(cidr) = self.cidr6 {
-            netdev = netdev.kv("ipv6-net", cidr.to_string());
+        let roles6 = cidr6.map(Cidr::<Ipv6Addr>::roles);
+        if let Some(roles) = &roles6 {
+            netdev = netdev
+                .kv("ipv6-net", roles.network.to_string())
+                .kv("ipv6-host", roles.host.to_string())
+                .kv("ipv6-dns", roles.dns.to_string());
         }
-        for forward in &self.forwards {
+        for forward in forwards {
             netdev = netdev.kv("hostfwd", forward.to_string());
             planner.forward(&id, *forward);
         }
-        planner.qemu("-netdev", netdev);
-        let driver = match self.nic {
-            Nic::Virtio => "virtio-net-pci",
-            Nic::E1000 => "e1000",
+        planner.qemu("-netdev", with_args(netdev, user_args)?);
+        let mac = card.plan(planner, &id, Mac::nth(u64::from(nth)))?;
+
+        let address = |address, prefix_bits| InterfaceAddress { address, prefix_bits };
+        let mut network = Network {
+            interface: Some(mac.to_string()),
+            addresses: vec![address(roles.guest.into(), roles.network.prefix)],
+            ..Network::default()
         };
-        // No option ROM: the guest does not boot from the network, and loading one costs time.
-        let mut device = QemuOpt::new(driver).kv("netdev", &id).kv("romfile", "");
-        if let Some(mac) = &self.mac {
-            device = device.kv("mac", mac);
+        if let Some(roles) = &roles6 {
+            network.addresses.push(address(roles.guest.into(), roles.network.prefix));
         }
-        planner.qemu("-device", device);
-        match self.nic {
-            Nic::Virtio => {
-                planner.module("virtio_pci");
-                planner.module("virtio_net");
-            }
-            Nic::E1000 => planner.module("e1000"),
+        // The way out, and names, by the first one.
+        if nth == 0 {
+            network.gateways.push(roles.host.into());
+            network.gateways.extend(roles6.map(|roles| IpAddr::from(roles.host)));
+            network.dns.push(roles.dns.into());
         }
-        if let Some(pcap) = &self.pcap {
-            let dump = planner.id("dump");
-            planner.qemu(
-                "-object",
-                QemuOpt::new("filter-dump").kv("id", dump).kv("netdev", &id).kv("file", pcap),
-            );
-        }
-        planner.add_network();
+        planner.network(network);
         Ok(())
     }
 }
@@ -324,15 +420,16 @@ mod tests {
         assert_eq!(net.cidr4.unwrap().to_string(), "192.168.7.0/24");
         assert_eq!(net.cidr6.unwrap().to_string(), "fd00::/64");
         assert_eq!(net.forwards[0].to_string(), "tcp:127.0.0.1:8080-:80");
-        assert_eq!(net.pcap.unwrap().as_os_str(), "/a,b");
+        assert_eq!(net.card.pcap.unwrap().as_os_str(), "/a,b");
         assert_eq!(parse("user"), Ok(UserNet::default()));
         for bad in [
             "tap",
             "",
             "user,x",
             "user,cidr=1.2.3.4",
-            "user,cidr=1.2.3.4/31",
-            "user,cidr=::/127",
+            "user,cidr=1.2.3.4/30",
+            "user,cidr=1.2.3.4/0",
+            "user,cidr=::/125",
             "user,hostfwd=8080",
             "user,hostfwd=sctp::1-:2",
             "user,hostfwd=tcp::1-:0",
@@ -343,6 +440,25 @@ mod tests {
             "user,mac=53:54:00:12:34:56",
         ] {
             assert!(parse(bad).is_err(), "`{bad}` was accepted");
+        }
+    }
+
+    #[test]
+    fn every_network_has_room_for_all_three() {
+        for prefix in 1..=29 {
+            let Roles { network, host, dns, guest } =
+                Cidr { address: Ipv4Addr::new(10, 255, 255, 255), prefix }.roles();
+            let mask = u32::MAX << (32 - prefix);
+            for address in [host, dns, guest] {
+                let address = u32::from(address);
+                assert_eq!(address & mask, u32::from(network.address), "/{prefix}");
+                assert!(address & !mask != 0 && address & !mask != !mask, "/{prefix}");
+            }
+            assert!(host != dns && dns != guest && guest != host);
+        }
+        for prefix in 1..=124 {
+            let roles = Cidr { address: Ipv6Addr::LOCALHOST, prefix }.roles();
+            assert!(roles.host != roles.dns && roles.dns != roles.guest);
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Part {
     Text(OsString),
     /// The path under which QEMU sees an inherited file.
     File(FileId),
+    /// The number of an inherited file's descriptor.
+    Fd(FileId),
     /// The chardev back end of a channel, `socket,id=…,fd=…`.
     Channel(ChannelId),
 }
@@ -72,6 +74,14 @@ impl QemuOpt {
     pub fn kv_file(mut self, key: &str, file: FileId) -> QemuOpt {
         self.push_key(key);
         self.parts.push(Part::File(file));
+        self
+    }
+
+    /// Adds `,key=` and the number of an inherited file's descriptor.
+    #[must_use]
+    pub fn kv_fd(mut self, key: &str, file: FileId) -> QemuOpt {
+        self.push_key(key);
+        self.parts.push(Part::Fd(file));
         self
     }
 

@@ -98,6 +98,7 @@ impl TagError {
 /// The back end and the device, shared by both kinds.
 fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, PlanError> {
     planner.claim("9p share", &share.tag)?;
+    planner.needs_dir("share", &share.dir);
     let id = planner.id("fsdev");
     let mut backend = QemuOpt::new("local")
         .kv("id", &id)
@@ -110,7 +111,7 @@ fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, PlanError> {
     }
     planner.qemu("-fsdev", backend);
     let device = QemuOpt::new("virtio-9p-pci").kv("fsdev", &id).kv("mount_tag", &share.tag);
-    planner.qemu("-device", device);
+    planner.pci_device(device)?;
     for module in ["virtio_pci", "9pnet_virtio", "9p"] {
         planner.module(module);
     }

@@ -33,7 +33,7 @@ impl Device for ReadOnlyDir {
                 .kv_file("file.filename", image)
                 .kv("file.locking", "off"),
         );
-        let disk = attach_scsi_disk(planner, &node);
+        let disk = attach_scsi_disk(planner, &node)?;
         for module in ["vfat", "nls_cp437", "nls_ascii", "nls_utf8"] {
             planner.module(module);
         }
@@ -51,16 +51,18 @@ impl Device for ReadOnlyDir {
 /// Attaches a block node as a SCSI disk and returns Linux's name of it, `sda` for instance.
 ///
 /// `ide-hd` refuses a read-only node; `scsi-hd` takes one (QEMU 7.2).
-pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> String {
+/// Disks on AHCI get later letters: in kernels that have both built in as in ours that load them as
+/// modules, virtio-scsi comes first.
+pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> Result<String, PlanError> {
     let bus = planner.shared("scsi", |planner| {
         let id = planner.id("scsi");
-        planner.qemu("-device", QemuOpt::new("virtio-scsi-pci").kv("id", &id));
+        planner.pci_device(QemuOpt::new("virtio-scsi-pci").kv("id", &id))?;
         for module in ["virtio_pci", "virtio_scsi", "sd_mod"] {
             planner.module(module);
         }
-        id
-    });
-    let index = planner.next_scsi_disk();
+        Ok(id)
+    })?;
+    let index = planner.next_scsi_disk()?;
     planner.qemu(
         "-device",
         QemuOpt::new("scsi-hd")
@@ -68,7 +70,7 @@ pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> String {
             .num("scsi-id", u64::from(index))
             .kv("drive", node),
     );
-    disk_name("sd", index)
+    Ok(disk_name("sd", index))
 }
 
 /// Linux's name of the nth disk: `sda` … `sdz`, `sdaa` …

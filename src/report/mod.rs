@@ -98,6 +98,12 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
         "phases": phases(&outcome.phases),
         "stdout_bytes": outcome.output_bytes.0,
         "stderr_bytes": outcome.output_bytes.1,
+        "port_forwards": outcome.port_forwards.iter().map(|forward| json!({
+            "protocol": forward.protocol.name(),
+            "host_address": forward.host_address,
+            "host_port": forward.host_port,
+            "guest_port": forward.guest_port,
+        })).collect::<Vec<_>>(),
         "notices": outcome.notices,
         "console_tail": context.console_tail,
         "artifacts": artifacts,

@@ -38,6 +38,12 @@ pub enum Error {
         /// The guest's architecture.
         arch: Arch,
     },
+    /// Neither the environment nor the assets name firmware.
+    #[error("there is no firmware for {arch}")]
+    NoFirmware {
+        /// The guest's architecture.
+        arch: Arch,
+    },
     /// The assets have no guest program.
     #[error("there is no guest program for {arch}")]
     NoGuestProgram {
@@ -118,6 +124,9 @@ impl Error {
             Error::NoKernel { arch } => format!(
                 "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
             ),
+            Error::NoFirmware { .. } => "`setup/assets firmware` fetches it for amd64 and arm64; \
+                VMTEST_OVMF_CODE and VMTEST_OVMF_VARS, or `--firmware CODE:VARS`, name another one"
+                .into(),
             Error::NoGuestProgram { arch } => {
                 format!("`make assets ARCH={arch}` in vmtest's source builds it")
             }

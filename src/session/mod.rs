@@ -16,13 +16,14 @@ use vmtest_guest::proto::{self, Exec};
 
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
-use crate::assets::{Assets, GuestAssets};
+use crate::assets::{Assets, FirmwareAsset, GuestAssets};
 use crate::configure::{Config, ImagePart, Kernel};
 use crate::formats::kernel;
 use crate::initramfs::Builder;
 use crate::initramfs::base::Base;
 use crate::options::{Boot, Environment, Initramfs, QemuCommand};
 use crate::plan::Plan;
+use crate::qemu::Firmware;
 use crate::report::FileIdentity;
 use crate::vm::accel::KvmProbe;
 use crate::vm::{Job, Resources, StartError, Vm};
@@ -108,6 +109,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         initramfs,
         sysroot,
         image: parts,
+        default_firmware,
         boot_timeout,
         resources,
     } = config;
@@ -126,6 +128,14 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     options.accel = accel.accel;
     if let (None, None, Some(pinned)) = (&options.qemu, &environment.qemu, &guest.qemu) {
         options.qemu = Some(QemuCommand::new(&pinned.path));
+    }
+    if default_firmware && options.firmware.is_none() {
+        let pinned = |firmware: &FirmwareAsset| Firmware {
+            code: firmware.code.path.clone(),
+            vars: firmware.vars.path.clone(),
+        };
+        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
+        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
     }
     let agent = matches!(init, Init::Agent(_));
     if let Some(kernel) = &kernel {

@@ -8,7 +8,7 @@ use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::plan::{FileSource, PlannedFile};
+use crate::plan::{FileSource, Need, PlannedFile};
 
 /// A file for QEMU could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +17,42 @@ pub enum FileError {
     /// The plan wants an initramfs that was not handed over.
     #[error("the plan boots an initramfs, but none was handed over")]
     NoInitramfs,
+    /// The user's open file cannot be handed over: it was closed behind its owner's back, or there is
+    /// no descriptor left.
+    #[error("cannot hand over {label}")]
+    Given {
+        /// Which one.
+        label: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A stream or file that a device makes could not be made.
+    #[error("cannot make {label}")]
+    Made {
+        /// Which one.
+        label: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file could not be copied.
     #[error("cannot copy `{}` for the guest", .path.display())]
     Copy {
         /// The file.
         path: std::path::PathBuf,
         /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory or file of the host that a device shows to the guest is not there.
+    #[error("cannot open the {what} `{}`", .path.display())]
+    Need {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: std::path::PathBuf,
+        /// Why; `NotADirectory` when it is a file.
         #[source]
         source: io::Error,
     },
@@ -41,7 +71,12 @@ pub(super) fn make(
     notices: &mut Vec<String>,
 ) -> Result<OwnedFd, FileError> {
     match &file.source {
-        FileSource::Given(fd) => fd.try_clone().map_err(FileError::Temporary),
+        FileSource::Given(fd) => {
+            fd.try_clone().map_err(|source| FileError::Given { label: file.label.clone(), source })
+        }
+        FileSource::Made(maker) => {
+            maker.make().map_err(|source| FileError::Made { label: file.label.clone(), source })
+        }
         FileSource::Initramfs => {
             let file = initramfs.ok_or(FileError::NoInitramfs)?;
             file.try_clone().map(OwnedFd::from).map_err(FileError::Temporary)
@@ -65,4 +100,18 @@ fn private_copy(path: &Path) -> Result<File, FileError> {
     io::copy(&mut original, &mut private).map_err(copy)?;
     private.rewind().map_err(copy)?;
     Ok(private)
+}
+
+/// Checks that a path of the host is there, as what it has to be. QEMU would say less, and later.
+pub(super) fn check(need: &Need) -> Result<(), FileError> {
+    let wrong = |source| FileError::Need { what: need.what, path: need.path.clone(), source };
+    if need.directory {
+        std::fs::read_dir(&need.path).map(drop).map_err(wrong)
+    } else {
+        let file = File::open(&need.path).map_err(wrong)?;
+        if file.metadata().map_err(wrong)?.is_dir() {
+            return Err(wrong(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(())
+    }
 }

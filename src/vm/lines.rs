@@ -25,8 +25,8 @@ impl<F: FnMut(&str) + Send> LinePrinter for F {
 }
 
 /// Puts `prefix: ` before each line.
-pub fn prefix(prefix: impl Into<String>, mut printer: impl LinePrinter) -> impl LinePrinter {
-    let prefix = prefix.into();
+pub fn prefix<P: LinePrinter>(prefix: &str, mut printer: P) -> impl LinePrinter + use<P> {
+    let prefix = prefix.to_owned();
     move |line: &str| printer.print(&format!("{prefix}: {line}"))
 }
 
@@ -49,7 +49,7 @@ pub fn ts(
 }
 
 /// What most want: `prefix: [0.1234s] line`.
-pub fn default_print(name: impl Into<String>, printer: impl LinePrinter) -> impl LinePrinter {
+pub fn default_print<P: LinePrinter>(name: &str, printer: P) -> impl LinePrinter + use<P> {
     relative_ts(prefix(name, printer))
 }
 

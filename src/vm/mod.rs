@@ -14,7 +14,9 @@ mod agent;
 mod console;
 mod events;
 mod files;
+mod http;
 pub mod lines;
+mod link;
 mod process;
 mod qmp;
 mod run;
@@ -24,6 +26,7 @@ mod tasks;
 mod verdict;
 mod wait;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -42,6 +45,8 @@ pub(crate) use console::last_lines;
 pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
+pub use http::{HttpHandler, ServeHttp};
+pub use link::InterVm;
 pub use run::{Job, Outcome, Phases, Progress, run};
 pub use runtime::BlockingRuntime;
 pub(crate) use runtime::within;
@@ -49,6 +54,7 @@ pub use rustix::process::Signal;
 pub use streams::Streams;
 pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};
 pub use verdict::{Limit, Verdict};
+pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
 use crate::plan::{CONSOLE, FIRST_FD, MONITOR, Plan, Spelling};
@@ -144,6 +150,15 @@ pub enum StartError {
         /// The channel.
         channel: String,
     },
+    /// A service of the host's could not be started.
+    #[error("cannot start {service} for the guest")]
+    Service {
+        /// Which one.
+        service: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The host has no descriptors or no memory left.
     #[error("cannot make the streams between QEMU and vmtest")]
     Streams(#[source] io::Error),
@@ -158,6 +173,11 @@ impl StartError {
                     .into(),
             ),
             StartError::File(FileError::Vfat(error)) => Some(error.hint()),
+            StartError::File(FileError::Need { what: "share", source, .. })
+                if source.kind() == io::ErrorKind::NotADirectory =>
+            {
+                Some("only directories can be shared".into())
+            }
             StartError::File(FileError::Temporary(_)) => {
                 Some("TMPDIR names the directory for temporary files".into())
             }
@@ -180,6 +200,16 @@ pub struct Vm {
     started: Instant,
     tasks: tasks::Running,
     stopped: wait::Stopped,
+    _services: Services,
+}
+
+/// What runs on the host as long as the machine does; dropped after QEMU was told to end.
+struct Services(Vec<Box<dyn Any + Send + Sync>>);
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Services").field(&self.0.len()).finish()
+    }
 }
 
 /// How a machine ended.
@@ -226,6 +256,17 @@ impl Vm {
     pub fn start(plan: Plan, resources: Resources) -> Result<Vm, StartError> {
         let mut fds: Vec<OwnedFd> = Vec::new();
         let mut notices = Vec::new();
+        for need in plan.needs() {
+            files::check(need)?;
+        }
+        let mut services = Vec::new();
+        for service in plan.services() {
+            let started = service.start().map_err(|source| StartError::Service {
+                service: format!("{service:?}"),
+                source,
+            })?;
+            services.push(started);
+        }
         for file in plan.files() {
             fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
@@ -267,7 +308,19 @@ impl Vm {
         let monitor = Monitor::new(stream(MONITOR)?);
         tasks.follow(process.exit_watch());
         let stopped = wait::watch(&process, tasks.failed(), cancel, timeout);
-        Ok(Vm { plan, process, console, monitor, channels, notices, started, tasks, stopped })
+        let _services = Services(services);
+        Ok(Vm {
+            plan,
+            process,
+            console,
+            monitor,
+            channels,
+            notices,
+            started,
+            tasks,
+            stopped,
+            _services,
+        })
     }
 
     /// What it was started from.

@@ -9,6 +9,7 @@ use vmtest_guest::proto::{self, Exec, Hello, Message, Request};
 use super::agent::{Agent, AgentError, Requests};
 use super::streams::{Flow, Streams, from_guest, to_guest};
 use super::{End, Limit, TaskFailure, Verdict, Vm, into_tokio};
+use crate::qemu::HostForward;
 
 /// How long the guest may take to sync, unmount and say goodbye.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub notices: Vec<String>,
     /// Bytes of stdout and stderr.
     pub output_bytes: (u64, u64),
+    /// Port forwards, with the ports that QEMU listened on.
+    pub port_forwards: Vec<HostForward>,
 }
 
 /// How long the parts of a run took.
@@ -73,6 +76,8 @@ pub struct Phases {
 pub enum Progress<'a> {
     /// The guest is ready.
     Ready(&'a Hello),
+    /// QEMU listens on these ports of the host.
+    Forwarding(&'a [HostForward]),
     /// The command runs; requests (signals, a new terminal size) can be sent.
     Running(&'a mpsc::UnboundedSender<Request>),
     /// The guest or the run remarks something.
@@ -95,6 +100,7 @@ pub async fn run(
         phases: Phases::default(),
         notices: vm.notices().to_vec(),
         output_bytes: (0, 0),
+        port_forwards: Vec::new(),
     };
     for text in vm.notices() {
         watcher(Progress::Notice(text));
@@ -253,7 +259,28 @@ async fn dialogue(
     watcher(Progress::Ready(&hello));
     outcome.hello = Some(hello);
 
+    if !vm.plan().port_forwards().is_empty() {
+        match vm.port_forwards().await {
+            Ok(forwards) => {
+                watcher(Progress::Forwarding(&forwards));
+                outcome.port_forwards = forwards;
+            }
+            Err(error) => {
+                outcome.notices.push(format!("the forwarded ports are not known: {error}"))
+            }
+        }
+    }
     let mounting = "while it was set up";
+    let alone = vm.plan().networks().len() == 1;
+    for network in vm.plan().networks() {
+        let mut network = network.clone();
+        if alone {
+            // The only card is the right one, whatever its address.
+            network.interface = None;
+        }
+        let request = |id| Request::Network { id, network };
+        agent.call(request).await.map_err(|error| (error, mounting))?;
+    }
     for mount in vm.plan().mounts() {
         let request = |id| Request::Mount { id, mount: mount.clone() };
         agent.call(request).await.map_err(|error| (error, mounting))?;

@@ -134,11 +134,15 @@ impl fmt::Display for WaitError {
 impl Error for WaitError {}
 
 /// An error with its causes, for a list.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
+        let cause_text = cause.to_string();
+        // An error whose text ends with its cause's (`#[error(transparent)]`) says it once.
+        if !text.ends_with(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
         source = cause.source();
     }
     text

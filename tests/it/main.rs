@@ -3,9 +3,14 @@
 mod boot;
 mod cli;
 mod closure;
+mod devices;
+mod devices_inputs;
+mod golden;
 mod hostile;
 mod initramfs;
 mod layers;
+mod library;
+mod parity;
 mod programs;
 mod shell;
 mod support;

@@ -94,13 +94,14 @@ pub(crate) fn set_up(network: &Network) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Name and index of the interface asked for, or of the first that is Ethernet.
+/// Name and index of the interface asked for, by name or by the card's address, or of the first that
+/// is Ethernet. Names depend on the order in which drivers came up, addresses do not.
 fn find(wanted: Option<&str>) -> Result<(String, u32), Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let interfaces = interfaces();
         let found = interfaces.iter().find(|(_, name, ethernet)| match wanted {
-            Some(wanted) => name == wanted,
+            Some(wanted) => name == wanted || *ethernet && card_address(name) == *wanted,
             None => *ethernet,
         });
         if let Some((index, name, _)) = found {
@@ -135,6 +136,11 @@ fn interfaces() -> Vec<(u32, String, bool)> {
         .collect();
     found.sort();
     found
+}
+
+fn card_address(interface: &str) -> String {
+    let file = Path::new(INTERFACES).join(interface).join("address");
+    fs::read_to_string(file).unwrap_or_default().trim().to_owned()
 }
 
 fn index_of(interface: &str) -> Result<u32, Errno> {

@@ -187,7 +187,7 @@ fn row_16_everything_that_cannot_be_read_is_told_at_once() {
     fs::create_dir(&locked).unwrap();
     let private = dir.path().join("tree/unreadable");
     for path in [&locked, &private] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     }
     missing.tree(dir.path().join("tree"), Some("t"));
     let problems = problems(&missing);

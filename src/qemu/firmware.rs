@@ -1,0 +1,29 @@
+//! Firmware: UEFI in flash memory.
+
+use std::path::PathBuf;
+
+use super::{Device, QemuOpt};
+use crate::plan::{FileSource, PlanError, Planner};
+
+/// UEFI firmware: EDK II's OVMF on x86, AAVMF on Arm.
+///
+/// The code is read-only for the guest. The variables are a private copy of `vars` that is gone with
+/// the machine: two machines may start from one store, and neither changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// The program, `OVMF_CODE.fd` for instance.
+    pub code: PathBuf,
+    /// The variable store to start from, `OVMF_VARS.fd` for instance.
+    pub vars: PathBuf,
+}
+
+impl Device for Firmware {
+    fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        let flash = |unit| QemuOpt::new("if=pflash").num("unit", unit).kv("format", "raw");
+        planner.needs_file("firmware", &self.code);
+        planner.qemu("-drive", flash(0).switch("readonly", true).kv("file", &self.code));
+        let vars = planner.file("vars.fd", FileSource::PrivateCopy(self.vars.clone()));
+        planner.qemu("-drive", flash(1).kv_file("file", vars));
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! The library against real guests and against a QEMU that is none.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use vmtest::arch::Arch;
+use vmtest::blocking;
+use vmtest::configure::{
+    Config, event_callback, p9_directory, with_initramfs, with_kernel, with_qemu_args,
+    with_qemu_command, with_serial_output, with_task, with_vm_timeout, with_vmtest_ident,
+};
+use vmtest::options::Environment;
+use vmtest::session::{self, Command, Init};
+use vmtest::testing::{self, Outcome, go, libtest, script, start_for_test};
+use vmtest::vm::{BoxError, End, MachineError, Task};
+use vmtest_guest::proto::ExitStatus;
+
+use crate::support::assets;
+
+/// A QEMU that sleeps: what is around a machine can be tested without one.
+const NO_QEMU: &str = "sh -c 'sleep 100' sh";
+
+#[path = "../../examples/custom_device.rs"]
+mod custom_device;
+#[path = "../../examples/events_and_console.rs"]
+mod events_and_console;
+#[path = "../../examples/first_boot.rs"]
+mod first_boot;
+
+fn host() -> Arch {
+    let arch = Arch::host().expect("tests run on a host that vmtest knows");
+    assets(arch);
+    arch
+}
+
+#[test]
+fn example_custom_device() {
+    host();
+    custom_device::main().unwrap();
+}
+
+#[test]
+fn example_first_boot() {
+    host();
+    first_boot::main().unwrap();
+}
+
+#[test]
+fn example_events_and_console() {
+    host();
+    events_and_console::main().unwrap();
+}
+
+#[test]
+fn a_hundred_thousand_events_a_share_and_tasks_in_one_boot() {
+    let arch = host();
+    let share = tempfile::tempdir().unwrap();
+    let (sender, numbers) = channel();
+    let (told, heard) = channel();
+    let script = r#"
+        for port in /sys/class/virtio-ports/*; do
+            if [ "$(cat $port/name)" = numbers ]; then device=/dev/${port##*/}; fi
+        done
+        seq 0 99999 | sed 's/.*/{"hugelgupf_vmtest_guest_action":"guestevent","Actual":&}/' > $device
+        echo '{"hugelgupf_vmtest_guest_action":"done"}' > $device
+        test "$VMTEST_IN_GUEST" = 1
+        tr ' ' '\n' < /proc/cmdline | grep VMTEST_MOUNT9P_
+        echo written > /mount/9p/out/file
+    "#;
+    let task = Task::new("listener", |vm: vmtest::vm::Notifications| async move {
+        told.send(vm.vm_started().await)?;
+        vm.vm_exited().await;
+        told.send(true)?;
+        Ok::<(), BoxError>(())
+    });
+    let configuration = (
+        event_callback("numbers", move |number: u32| sender.send(number)),
+        p9_directory(share.path(), "out"),
+        with_vmtest_ident(),
+        with_task(task),
+    );
+    let finished = script::run(arch, configuration, script).unwrap();
+    assert_eq!(finished.stdout_text(), "VMTEST_MOUNT9P_fsdev0=out\n");
+    assert!(numbers.into_iter().eq(0..100_000), "events are missing or out of order");
+    assert_eq!(heard.into_iter().collect::<Vec<bool>>(), [true, true]);
+    assert_eq!(std::fs::read_to_string(share.path().join("file")).unwrap(), "written\n");
+}
+
+#[test]
+fn a_script_that_fails_names_its_line() {
+    let arch = host();
+    let script = "echo one\nif false; then echo no; fi\nsh -c 'echo why >&2; exit 3'\necho never\n";
+    let error = script::run(arch, (), script).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 3 of the script failed with status 3: sh -c 'echo why >&2; exit 3'\n  why"
+    );
+    let script::Error::Failed { finished, status, .. } = error else { unreachable!() };
+    assert_eq!((finished.stdout_text().as_str(), status), ("one\n", ExitStatus::Code(3)));
+}
+
+#[test]
+fn a_rust_test_program_gives_a_result_for_each_test() {
+    let arch = host();
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("guest_tests.rs");
+    let text = r#"
+        #[test] fn a_passes() { assert_eq!(std::process::id() > 1, true); }
+        #[test] fn b_fails() { println!("in a guest"); panic!("on purpose"); }
+        #[test] #[ignore] fn c_is_ignored() {}
+        #[test] fn d_dies() { std::process::abort(); }
+        #[test] fn e_comes_too_late() {}
+    "#;
+    std::fs::write(&source, text).unwrap();
+    let program = dir.path().join("guest_tests");
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let status = std::process::Command::new(rustc)
+        .args(["--test", "--edition", "2021", "-o"])
+        .args([&program, &source])
+        .status()
+        .expect("cargo's rustc can be run");
+    assert!(status.success());
+
+    let report = libtest::run(arch, (), [&program], [""; 0]).unwrap();
+    assert!(!report.passed(), "{report}");
+    assert_eq!(report.outcome("a_passes"), Some(&Outcome::Passed), "{report}");
+    let Some(Outcome::Failed { .. }) = report.outcome("b_fails") else { panic!("{report}") };
+    assert_eq!(report.outcome("c_is_ignored"), Some(&Outcome::Ignored), "{report}");
+    assert_eq!(report.outcome("d_dies"), Some(&Outcome::Unfinished), "{report}");
+    assert_eq!(report.outcome("e_comes_too_late"), Some(&Outcome::NotRun), "{report}");
+}
+
+#[test]
+fn go_test_programs_give_a_result_for_each_test() {
+    let arch = host();
+    let dir = tempfile::tempdir().unwrap();
+    // What a program of `go test -c` prints with -test.v; Go itself is not needed for that.
+    for (name, text) in [
+        ("good", "echo '=== RUN   TestA'\necho '--- PASS: TestA (0.00s)'\necho PASS\n"),
+        (
+            "bad",
+            "echo '=== RUN   TestB'\necho '    b_test.go:7: no'\necho '--- FAIL: TestB (0.01s)'\n\
+             echo '=== RUN   TestC'\nexit 2\n",
+        ),
+    ] {
+        let path = dir.path().join(name).with_extension("test");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).unwrap();
+    }
+    let programs = ["good", "bad"].map(|name| dir.path().join(name).with_extension("test"));
+    let report = go::run(arch, (), programs, Duration::from_secs(60)).unwrap();
+    assert!(!report.passed(), "{report}");
+    assert_eq!(report.outcome("TestA"), Some(&Outcome::Passed), "{report}");
+    let Some(Outcome::Failed { output }) = report.outcome("TestB") else { panic!("{report}") };
+    assert!(output.contains("b_test.go:7: no"), "{report}");
+    assert_ne!(report.outcome("TestC"), Some(&Outcome::Passed), "{report}");
+}
+
+#[test]
+fn a_kernel_that_panics_fails_the_wait() {
+    let arch = host();
+    // Without an initramfs and a disk there is no root file system.
+    let vm = start_for_test("panics", arch, with_vm_timeout(Duration::from_secs(180)));
+    let error = vm.wait().unwrap_err();
+    let Some(MachineError::Panicked { text }) = &error.machine else { panic!("{error}") };
+    assert!(text.contains("Unable to mount root fs"), "{error}");
+    assert!(error.to_string().contains("the console's last lines"), "{error}");
+}
+
+#[test]
+fn qemus_refusal_comes_out_of_wait() {
+    let vm = start_for_test("refused", host(), with_qemu_args(["-nonsense"]));
+    let error = vm.wait().unwrap_err();
+    let Some(MachineError::NeverRan { stderr }) = &error.machine else { panic!("{error}") };
+    assert!(stderr.contains("-nonsense"), "{error}");
+}
+
+#[test]
+fn a_machine_that_nobody_waited_for_fails_its_test() {
+    let arch = host();
+    let pid = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let note = pid.clone();
+    let test = std::panic::AssertUnwindSafe(move || {
+        let vm = start_for_test("forgotten", arch, with_qemu_command(NO_QEMU));
+        note.store(vm.pid(), std::sync::atomic::Ordering::SeqCst);
+    });
+    let panic = std::panic::catch_unwind(test).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.starts_with("`forgotten` was not waited for"), "{text}");
+    let pid = pid.load(std::sync::atomic::Ordering::SeqCst);
+    let stays = std::path::Path::new("/proc").join(pid.to_string());
+    assert!(pid > 0 && !stays.exists(), "QEMU was left behind");
+}
+
+#[test]
+fn kill_and_signal_and_dropping_end_a_machine() {
+    let arch = host();
+    let start = || blocking::start(arch, with_qemu_command(NO_QEMU)).unwrap();
+    let vm = start();
+    vm.kill();
+    assert_eq!(vm.wait().unwrap(), End::Killed);
+
+    let vm = start();
+    vm.signal(vmtest::vm::Signal::TERM).unwrap();
+    let error = vm.wait().unwrap_err();
+    assert!(matches!(error.machine, Some(MachineError::NeverRan { .. })), "{error}");
+
+    let vm = start();
+    let process = std::path::Path::new("/proc").join(vm.pid().to_string());
+    assert!(process.exists());
+    drop(vm);
+    assert!(!process.exists(), "QEMU outlived its Vm");
+}
+
+#[test]
+fn a_limit_ends_a_machine_and_the_last_partial_line_is_kept() {
+    let arch = host();
+    let (sender, lines) = channel::<String>();
+    let printer = vmtest::vm::lines::sink(move |line: &str| {
+        let _ = sender.send(line.to_owned());
+    });
+    // The console is the channel after the inherited files; a shell can write to it as QEMU does.
+    let config = (
+        with_qemu_command("sh -c 'printf \"one\\ntwo\" >&3; sleep 100' sh"),
+        with_serial_output(printer),
+        with_vm_timeout(Duration::from_secs(1)),
+    );
+    let error = blocking::start(arch, config).unwrap().wait().unwrap_err();
+    let limit = Duration::from_secs(1);
+    assert_eq!(error.machine, Some(MachineError::TimedOut { limit }));
+    assert_eq!(lines.into_iter().collect::<Vec<_>>(), ["one", "two"]);
+}
+
+#[test]
+fn what_cannot_be_prepared_is_said_by_name() {
+    let arch = host();
+    let prepared = |configurator: vmtest::configure::Boxed<'_>, init| {
+        let error = session::configure(arch, configurator, init).unwrap_err();
+        assert!(error.hint().is_some(), "{error} has no hint");
+        error
+    };
+    use vmtest::configure::Configure;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = prepared(with_kernel("/no/kernel").boxed(), Init::Own);
+    assert!(matches!(error, session::Error::Read { what: "kernel", .. }), "{error}");
+    let error = prepared(with_kernel(file.path()).boxed(), Init::Own);
+    assert!(matches!(error, session::Error::NotAKernel { .. }), "{error}");
+    let other = assets(if arch == Arch::Riscv64 { Arch::Amd64 } else { Arch::Riscv64 });
+    let error = prepared(with_kernel(other.kernel.unwrap().image.path).boxed(), Init::Own);
+    assert!(matches!(error, session::Error::KernelOfOtherArch { .. }), "{error}");
+    let error = prepared(with_initramfs("/no/initramfs").boxed(), Init::Own);
+    assert!(matches!(error, session::Error::Read { what: "initramfs", .. }), "{error}");
+    let sysroot = |config: &mut Config| {
+        config.sysroot = Some("/no/sysroot".into());
+        Ok(())
+    };
+    let error = prepared(sysroot.boxed(), Init::Agent(None));
+    assert!(matches!(error, session::Error::Sysroot { .. }), "{error}");
+    let two = (p9_directory("/tmp", "a"), p9_directory("/tmp", "a"));
+    let error = prepared(two.boxed(), Init::Own);
+    assert!(matches!(error, session::Error::Plan(_)), "{error}");
+    let error = prepared(p9_directory("", "a").boxed(), Init::Own);
+    assert!(matches!(error, session::Error::Config(_)), "{error}");
+    let error = blocking::start(arch, with_qemu_command("/no/qemu")).unwrap_err();
+    assert!(matches!(error, session::Error::Start(_)) && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn without_assets_what_is_missing_is_said_by_name() {
+    let arch = host();
+    let dir = tempfile::tempdir().unwrap();
+    let environment = Environment { cache_dir: Some(dir.path().into()), ..Environment::default() };
+    let error = session::prepare(Config::new(arch), &environment, Init::Own).unwrap_err();
+    assert!(matches!(error, session::Error::NoKernel { .. }) && error.hint().is_some());
+    let mut config = Config::new(arch);
+    config.apply(with_kernel(assets(arch).kernel.unwrap().image.path)).unwrap();
+    let error = session::prepare(config, &environment, Init::Agent(None)).unwrap_err();
+    assert!(matches!(error, session::Error::NoGuestProgram { .. }) && error.hint().is_some());
+    let environment = Environment { assets: Some("/no/manifest".into()), ..environment };
+    let error = session::prepare(Config::new(arch), &environment, Init::Own).unwrap_err();
+    assert!(matches!(error, session::Error::Assets(_)) && error.hint().is_some());
+}
+
+#[test]
+fn a_program_that_is_no_test_gives_an_error() {
+    let arch = host();
+    let error = libtest::run(arch, (), ["/bin/false"], [""; 0]).unwrap_err();
+    assert!(matches!(error, testing::ProgramsError::NoResults { .. }), "{error}");
+    let error = go::run(arch, (), ["/no/such.test"], Duration::from_secs(1)).unwrap_err();
+    assert!(matches!(error, testing::ProgramsError::Program { .. }), "{error}");
+}
+
+#[test]
+fn a_skip_can_be_forbidden() {
+    // Own processes: the environment belongs to all tests of this one.
+    let exe = std::env::current_exe().unwrap();
+    let run = |require: Option<&str>| {
+        let mut command = std::process::Command::new(&exe);
+        command.args(["library::skips_everywhere", "--exact", "--ignored", "--nocapture"]);
+        command.env_remove("VMTEST_REQUIRE").env("VMTEST_ARCH", "riscv64");
+        if let Some(require) = require {
+            command.env("VMTEST_REQUIRE", require);
+        }
+        command.output().unwrap()
+    };
+    let skipped = run(None);
+    let stderr = String::from_utf8_lossy(&skipped.stderr).into_owned();
+    assert!(skipped.status.success(), "{stderr}");
+    assert!(stderr.contains("skipped: the guest is riscv64, the test is for arm"), "{stderr}");
+    let required = run(Some("1"));
+    assert!(!required.status.success());
+    let text = [required.stdout, required.stderr].concat();
+    assert!(String::from_utf8_lossy(&text).contains("must not be skipped (VMTEST_REQUIRE)"));
+}
+
+#[test]
+#[ignore = "run by a_skip_can_be_forbidden"]
+fn skips_everywhere() {
+    testing::skip_without_qemu!(Arch::Riscv64);
+    testing::skip_if_not_arch!(Arch::Arm);
+    panic!("it was not skipped");
+}
+
+#[test]
+fn a_command_of_the_agent_and_no_command() {
+    let arch = host();
+    let finished = blocking::run(arch, (), Command::new("false")).unwrap();
+    let error = finished.passed().unwrap_err();
+    assert_eq!(error.to_string(), "failed with status 1");
+}
