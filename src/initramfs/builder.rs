@@ -12,7 +12,7 @@ use super::closure::{self, Resolver};
 use super::entry::{Body, Entry, Kind, Node, Reason, Request, normalize};
 use super::image::Image;
 use super::inspect::follow;
-use super::merge::merge;
+use super::merge::{dangling, merge};
 use super::modules;
 use super::needs::{Needs, Program};
 use super::problem::{Problem, Problems};
@@ -346,8 +346,9 @@ impl Builder {
     /// # Errors
     /// Everything that is wrong, not only the first problem.
     pub fn finish(&self) -> Result<Image, Problems> {
-        let Scan { entries, mut problems, mut notices, .. } = self.gather();
+        let Scan { entries, mut problems, mut notices, named_links, .. } = self.gather();
         let entries = merge(entries, self.take_later, &mut problems, &mut notices);
+        dangling(&entries, &named_links, &mut notices);
         match Problems::new(problems) {
             Some(problems) => Err(problems),
             None => Ok(Image::new(entries, notices, self.mtime)),

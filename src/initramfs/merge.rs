@@ -45,6 +45,27 @@ pub(crate) fn merge(
     entries
 }
 
+/// Tells of links that were asked for by name and lead nowhere in the image.
+pub(crate) fn dangling(entries: &[Entry], links: &[Vec<u8>], notices: &mut Vec<String>) {
+    let find = |path: &[u8]| {
+        let found = entries.binary_search_by(|other| other.path.as_slice().cmp(path));
+        Some(&entries[found.ok()?].kind)
+    };
+    let look = |path: &[u8]| match find(path)? {
+        Kind::Symlink { target } => Some(Some(target.clone())),
+        _ => Some(None),
+    };
+    for link in links {
+        if let (Some(Kind::Symlink { target }), None) = (find(link), follow(link, &look)) {
+            notices.push(format!(
+                "{} is a symbolic link to `{}`, which is not in the image",
+                Shown(link),
+                target.escape_ascii()
+            ));
+        }
+    }
+}
+
 /// Writes the texts of links to commands, relative to where the links are in the end, and makes
 /// sure that the commands exist.
 fn lead_to_commands(entries: &mut [Entry], problems: &mut Vec<Problem>) {

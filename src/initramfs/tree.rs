@@ -38,6 +38,8 @@ pub(crate) struct Scan {
     links: HashMap<(u64, u64, u32, u32, u32), u32>,
     is_root: bool,
     with_capabilities: Vec<Vec<u8>>,
+    /// Symbolic links that were asked for by name: it is their target that was meant.
+    pub(crate) named_links: Vec<Vec<u8>>,
 }
 
 impl Scan {
@@ -64,6 +66,9 @@ impl Scan {
         let metadata = if follow { fs::metadata(src) } else { fs::symlink_metadata(src) };
         match metadata {
             Ok(metadata) => {
+                if metadata.is_symlink() {
+                    self.named_links.push(dest.clone());
+                }
                 self.add(HostPath::whole(src), &metadata, dest, attributes, reason);
             }
             Err(source) => self.unreadable(src, &reason, source),

@@ -50,8 +50,13 @@ fn row_8_dangling_links_are_data_and_no_programs() {
     let dir = temp();
     let link = dir.path().join("link");
     symlink("nowhere", &link).unwrap();
-    let listed = members(&archive(builder().file(&link, Some("data"))));
-    assert_eq!(listed["data"].1, b"nowhere");
+    let mut as_data = builder();
+    as_data.file(&link, Some("data"));
+    assert_eq!(members(&archive(&as_data))["data"].1, b"nowhere");
+    let notices = finish(&as_data).notices().to_vec();
+    assert!(notices[0].contains("/data") && notices[0].contains("`nowhere`"), "{notices:?}");
+    as_data.bytes("nowhere", 0o644, *b"");
+    assert_eq!(finish(&as_data).notices(), [] as [String; 0]);
     refused(builder().binary(&link, Some("bin/x")), &["link"]);
     let mut with_init = builder();
     with_init.symlink("bin/sh", "nowhere");
