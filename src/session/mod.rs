@@ -117,7 +117,16 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     } = config;
     let arch = options.arch;
     let guest = find_assets(arch, environment)?;
-    let kernel = find_kernel(arch, &choice, modules, environment, &guest)?;
+    if default_firmware && options.firmware.is_none() {
+        let pinned = |firmware: &FirmwareAsset| Firmware {
+            code: firmware.code.path.clone(),
+            vars: firmware.vars.path.clone(),
+        };
+        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
+        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
+    }
+    let uefi = options.firmware.is_some();
+    let kernel = find_kernel(arch, &choice, modules, environment, &guest, uefi)?;
     let initramfs = initramfs.or_else(|| environment.initramfs.clone());
     if let Some(path) = &initramfs {
         readable("initramfs", path)?;
@@ -130,14 +139,6 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     options.accel = accel.accel;
     if let (None, None, Some(pinned)) = (&options.qemu, &environment.qemu, &guest.qemu) {
         options.qemu = Some(QemuCommand::new(&pinned.path));
-    }
-    if default_firmware && options.firmware.is_none() {
-        let pinned = |firmware: &FirmwareAsset| Firmware {
-            code: firmware.code.path.clone(),
-            vars: firmware.vars.path.clone(),
-        };
-        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
-        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
     }
     let agent = matches!(init, Init::Agent(_));
     // An image of ours brings the drivers for a root share, and switches to it.
@@ -304,6 +305,7 @@ fn find_kernel(
     modules: Option<PathBuf>,
     environment: &Environment,
     guest: &GuestAssets,
+    uefi: bool,
 ) -> Result<Option<FoundKernel>, Error> {
     let given = match choice {
         Kernel::None => return Ok(None),
@@ -313,7 +315,8 @@ fn find_kernel(
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
         (None, Some(pinned)) => {
-            let image = pinned.to_boot();
+            // Only the packed image has the entry point that UEFI wants.
+            let image = if uefi { &pinned.image } else { pinned.to_boot() };
             FoundKernel {
                 path: image.path.clone(),
                 modules: pinned.modules.clone(),
