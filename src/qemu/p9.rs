@@ -14,9 +14,9 @@ pub const MOUNT_TAG_MAX: usize = 31;
 /// Where the agent mounts shares: the tag is the name below it.
 const MOUNT_DIR: &str = "/mount/9p";
 
-/// Bytes of one 9p message. The kernel's default of 128 KiB (8 KiB before 5.15) costs a round trip
-/// for each; 512 KiB is what QEMU's virtqueue of 128 descriptors carries in one go.
-const MSIZE_BYTES: u32 = 512 * 1024;
+/// Bytes of one 9p message: the most that Linux's virtio transport takes (128 descriptors of a page,
+/// less three). Measured in `docs/devices.md`.
+const MSIZE_BYTES: u32 = 512_000;
 
 /// A host directory that the guest sees as a 9p file system, mounted at `/mount/9p/<tag>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
