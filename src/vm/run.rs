@@ -294,6 +294,9 @@ async fn dialogue(
             verdict.map_err(|error| (error, "while the command ran"))?
         }
     };
+    for channel in vm.settle_events().await {
+        outcome.notices.push(format!("nobody reads the events of `{channel}`: some are lost"));
+    }
     let _ = agent.requests().send(Request::Shutdown);
     let goodbye = async {
         loop {
