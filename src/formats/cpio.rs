@@ -22,7 +22,9 @@ mod read;
 mod write;
 
 pub use read::{Input, LinkKey, Member, ReadError, Reader, Streaming};
-pub use write::{Fields, WriteError, Writer, check_name, encode, encode_trailer, member_len};
+pub use write::{
+    Fields, WriteError, Writer, check_name, encode, encode_padded, encode_trailer, member_len,
+};
 
 /// Length of a member's header.
 pub const HEADER_LEN: usize = 110;

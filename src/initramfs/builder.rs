@@ -44,6 +44,7 @@ pub struct Builder {
     attributes: Attributes,
     take_later: bool,
     mtime: u32,
+    aligned: bool,
     sysroot: PathBuf,
     library_dirs: Vec<PathBuf>,
     allow_missing: Vec<Vec<u8>>,
@@ -103,6 +104,7 @@ impl Builder {
             attributes: Attributes::default(),
             take_later: false,
             mtime: 0,
+            aligned: true,
             sysroot: PathBuf::from("/"),
             library_dirs: Vec::new(),
             allow_missing: Vec::new(),
@@ -341,6 +343,13 @@ impl Builder {
         self.gather().notes
     }
 
+    /// Let the data of large files begin at a page; default true. The early segment's parser in
+    /// Linux warns of the padding that this takes.
+    pub fn aligned(&mut self, yes: bool) -> &mut Builder {
+        self.aligned = yes;
+        self
+    }
+
     /// Looks at everything that was asked for and lays the image out. Nothing is written.
     ///
     /// # Errors
@@ -351,7 +360,7 @@ impl Builder {
         dangling(&entries, &named_links, &mut notices);
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Image::new(entries, notices, self.mtime)),
+            None => Ok(Image::new(entries, notices, self.mtime, self.aligned)),
         }
     }
 

@@ -30,7 +30,7 @@ use super::publish::{Pending, replace};
 /// Bytes of images that are kept.
 pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
 /// Form of the keys and records: part of the key.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// A directory of finished images.
 #[derive(Clone, Debug)]
@@ -275,7 +275,9 @@ impl Fields {
             }
             Body::Host(file) => {
                 self.number(2);
-                self.bytes(file.path().as_os_str().as_bytes());
+                let (root, rest) = file.path.parts();
+                self.bytes(root.as_os_str().as_bytes());
+                self.bytes(rest);
                 self.stamp(&file.stamp);
             }
             Body::Range { stamp, origin, .. } => {

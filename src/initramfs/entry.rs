@@ -336,6 +336,11 @@ impl HostPath {
         HostPath { root: root.clone(), rest: rest.into() }
     }
 
+    /// The two parts, without putting them together.
+    pub(crate) fn parts(&self) -> (&Path, &[u8]) {
+        (&self.root, &self.rest)
+    }
+
     pub(crate) fn get(&self) -> PathBuf {
         if self.rest.is_empty() {
             self.root.to_path_buf()

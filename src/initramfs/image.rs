@@ -19,8 +19,10 @@ use crate::formats::cpio::{self, Fields, align4, member_len};
 /// Bytes that a thread reads and places at once: small enough for the second level cache, where
 /// the hash finds them again.
 const BATCH_BYTES: usize = 128 << 10;
+/// Where the data of large files begins.
+const PAGE_BYTES: u64 = 4096;
 /// An image below this size is not worth a second thread.
-const THREADS_FROM_BYTES: u64 = 4 << 20;
+const THREADS_FROM_BYTES: u64 = 512 << 10;
 /// More threads than this only wait for each other: memory bandwidth and the hash are the limit.
 const THREADS_MAX: usize = 4;
 
@@ -40,8 +42,17 @@ struct Place {
     offset: u64,
     ino: u32,
     nlink: u32,
+    /// Zeros behind the name, which place a large body at a page.
+    padding: u32,
     /// Zero for all names of a hard-linked file but the last, which carries the data.
     body: u64,
+}
+
+impl Place {
+    /// Bytes from the member's start to its body.
+    fn header_bytes(&self, entry: &Entry) -> u64 {
+        align4((cpio::HEADER_LEN + entry.path.len() + 1) as u64 + u64::from(self.padding))
+    }
 }
 
 /// What was written.
@@ -73,7 +84,15 @@ impl fmt::Debug for Hash {
 
 impl Image {
     /// Lays out sorted entries.
-    pub(crate) fn new(entries: Vec<Entry>, notices: Vec<String>, mtime: u32) -> Image {
+    ///
+    /// With `aligned` the data of large files begins at a page, which the kernel copies faster, and
+    /// some file systems share.
+    pub(crate) fn new(
+        entries: Vec<Entry>,
+        notices: Vec<String>,
+        mtime: u32,
+        aligned: bool,
+    ) -> Image {
         // Of each group of hard links: how many there are and which is the last.
         let mut links: HashMap<u32, (u32, usize, u32)> = HashMap::new();
         for (i, entry) in entries.iter().enumerate() {
@@ -86,7 +105,8 @@ impl Image {
         let mut offset = 0;
         let mut places = Vec::with_capacity(entries.len());
         for (i, entry) in entries.iter().enumerate() {
-            let mut place = Place { offset, ino: i as u32 + 1, nlink: 1, body: entry.size() };
+            let body = entry.size();
+            let mut place = Place { offset, ino: i as u32 + 1, nlink: 1, padding: 0, body };
             match entry.kind {
                 Kind::Directory => place.nlink = 2,
                 Kind::File { link: Some(link), .. } => {
@@ -99,7 +119,14 @@ impl Image {
                 }
                 _ => {}
             }
-            offset += member_len(&entry.path, place.body);
+            if aligned && place.body > BATCH_BYTES as u64 {
+                let named = (cpio::HEADER_LEN + entry.path.len() + 1) as u64;
+                let padding = (offset + named).next_multiple_of(PAGE_BYTES) - offset - named;
+                if entry.path.len() as u64 + padding <= cpio::NAME_MAX as u64 {
+                    place.padding = padding as u32;
+                }
+            }
+            offset += place.header_bytes(entry) + align4(place.body);
             places.push(place);
         }
         let bytes = offset + member_len(cpio::TRAILER, 0);
@@ -203,6 +230,7 @@ impl Image {
         let pump = Pump {
             image: self,
             placed,
+            writing: Mutex::new(()),
             hashed,
             claim: Mutex::new(Claim { entry: 0, from: 0, batch: 0, file: None }),
             order: Mutex::new(Order {
@@ -232,6 +260,11 @@ impl Image {
             hash.0.copy_from_slice(&stage.hasher.finalize());
         }
         Ok(hash)
+    }
+
+    fn encode(&self, index: usize, out: &mut Vec<u8>) -> Result<(), cpio::WriteError> {
+        let (entry, place) = (&self.entries[index], &self.places[index]);
+        cpio::encode_padded(out, &entry.path, &self.fields(index), place.body, place.padding)
     }
 
     fn fields(&self, index: usize) -> Fields {
@@ -264,6 +297,8 @@ enum Sink<'a> {
 struct Pump<'a> {
     image: &'a Image,
     placed: Option<&'a File>,
+    /// Held while writing to the file: two writers of one file only spin in the kernel.
+    writing: Mutex<()>,
     hashed: bool,
     claim: Mutex<Claim>,
     order: Mutex<Order<'a>>,
@@ -334,11 +369,13 @@ impl Pump<'_> {
             }
             buffer.clear();
             self.fill(&batch, &mut buffer);
-            if let Some(file) = self.placed
-                && let Err(source) = file.write_all_at(&buffer, batch.offset)
-            {
-                self.fail(Problem::Write { source });
-                return;
+            if let Some(file) = self.placed {
+                let turn = lock(&self.writing);
+                if let Err(source) = file.write_all_at(&buffer, batch.offset) {
+                    self.fail(Problem::Write { source });
+                    return;
+                }
+                drop(turn);
             }
             self.pass_on(batch.number, buffer);
         }
@@ -358,9 +395,10 @@ impl Pump<'_> {
         if self.hashed {
             return false;
         }
+        let _turn = lock(&self.writing);
         let mut offset = batch.offset;
         if from == 0 {
-            if cpio::encode(buffer, &entry.path, &self.image.fields(index), place.body).is_err()
+            if self.image.encode(index, buffer).is_err()
                 || sink.write_all_at(buffer, offset).is_err()
             {
                 return false;
@@ -442,7 +480,7 @@ impl Pump<'_> {
         if first < end && large(first) {
             let body = image.places[first].body;
             let length = (body - from).min(self.part_bytes(first));
-            let header = member_len(&image.entries[first].path, 0);
+            let header = image.places[first].header_bytes(&image.entries[first]);
             if from == 0 {
                 claim.file = match &image.entries[first].kind {
                     Kind::File { body: Body::Host(host), .. } => match open(host) {
@@ -472,7 +510,8 @@ impl Pump<'_> {
         let mut size = 0;
         let mut index = first;
         while index < end && !large(index) {
-            size += member_len(&image.entries[index].path, image.places[index].body);
+            let place = &image.places[index];
+            size += place.header_bytes(&image.entries[index]) + align4(place.body);
             if index > first && size > BATCH_BYTES as u64 {
                 break;
             }
@@ -511,7 +550,8 @@ impl Pump<'_> {
     ) -> Result<(), Problem> {
         let (entry, place) = (&self.image.entries[index], &self.image.places[index]);
         if from == 0 {
-            cpio::encode(buffer, &entry.path, &self.image.fields(index), place.body)
+            self.image
+                .encode(index, buffer)
                 .map_err(|err| Problem::Write { source: io::Error::other(err) })?;
         }
         let start = buffer.len();

@@ -26,6 +26,7 @@ const MAKERS: [(&str, &str); 2] =
 /// Paths that are none of this, and unreadable ones.
 pub fn early(arch: Arch, paths: &[PathBuf]) -> Result<Builder, Problems> {
     let mut builder = Builder::new(arch);
+    builder.aligned(false);
     let mut problems = Vec::new();
     for path in paths {
         let label = format!("--microcode {}", path.display());

@@ -137,23 +137,41 @@ pub fn encode(
     fields: &Fields,
     size: u64,
 ) -> Result<(), WriteError> {
+    encode_padded(out, name, fields, size, 0)
+}
+
+/// [`encode`] with `padding` more zeros behind the name, counted as part of it. Readers end a name at
+/// its first NUL, so that this places the body anywhere.
+///
+/// # Errors
+/// As [`encode`]; a name that is too long with its padding.
+pub fn encode_padded(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    fields: &Fields,
+    size: u64,
+    padding: u32,
+) -> Result<(), WriteError> {
     check_name(name)?;
     let Ok(size32) = u32::try_from(size) else {
         return Err(WriteError::TooLarge { name: name.to_vec(), size });
     };
-    put_header(out, name, fields, size32);
+    if name.len() + padding as usize > NAME_MAX {
+        return Err(WriteError::NameTooLong { name: name.to_vec() });
+    }
+    put_header(out, name, fields, size32, padding);
     Ok(())
 }
 
 /// Appends the trailer to `out`.
 pub fn encode_trailer(out: &mut Vec<u8>) {
-    put_header(out, TRAILER, &Fields { nlink: 1, ..Fields::default() }, 0);
+    put_header(out, TRAILER, &Fields { nlink: 1, ..Fields::default() }, 0, 0);
 }
 
-fn put_header(out: &mut Vec<u8>, name: &[u8], fields: &Fields, size: u32) {
+fn put_header(out: &mut Vec<u8>, name: &[u8], fields: &Fields, size: u32, padding: u32) {
     let Fields { ino, mode, uid, gid, nlink, mtime, rdev } = *fields;
     // At most NAME_MAX + 1, so it fits.
-    let name_len = name.len() as u32 + 1;
+    let name_len = name.len() as u32 + 1 + padding;
     out.reserve(HEADER_LEN + name.len() + 4);
     out.extend_from_slice(b"070701");
     // Device numbers of the file system are zero: they would only tell about the host.
@@ -161,8 +179,8 @@ fn put_header(out: &mut Vec<u8>, name: &[u8], fields: &Fields, size: u32) {
         put_hex(out, word);
     }
     out.extend_from_slice(name);
-    let padding = 1 + (4 - (HEADER_LEN + name.len() + 1) % 4) % 4;
-    out.extend_from_slice(&[0; 4][..padding]);
+    let zeros = align4(HEADER_LEN as u64 + u64::from(name_len)) as usize - HEADER_LEN - name.len();
+    out.resize(out.len() + zeros, 0);
 }
 
 fn put_hex(out: &mut Vec<u8>, word: u32) {

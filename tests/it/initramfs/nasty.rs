@@ -471,6 +471,8 @@ fn images_do_not_depend_on_umask_order_threads_or_sink() {
     let mut backward = builder();
     backward.dir("e", 0o755).bytes("z", 0o644, *b"z").tree(&tree, Some("/"));
     assert!(archive(&backward) == first, "the order of requests or the modes show");
+    let large = &members(&first)["large"].0;
+    assert_eq!(large.body_offset % 4096, 0, "data of large files begins at a page");
     let image = finish(&forward);
     let file = tempfile::tempfile().unwrap();
     let summary = image.write_to_file(&file).unwrap();

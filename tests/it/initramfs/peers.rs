@@ -56,7 +56,8 @@ fn gnu_cpio_reads_ours_and_we_read_its() {
     let dir = temp();
     write(dir.path(), "in/a", "one");
     std::fs::hard_link(dir.path().join("in/a"), dir.path().join("in/b")).unwrap();
-    write(dir.path(), "in/d/c", vec![7; 5000]);
+    // Large enough for data that begins at a page.
+    write(dir.path(), "in/d/c", vec![7; 300_000]);
     std::os::unix::fs::symlink("d/c", dir.path().join("in/l")).unwrap();
     let list = ".\na\nb\nd\nd/c\nl\n";
     let args = ["-o", "-H", "newc", "--quiet"];
@@ -78,7 +79,7 @@ fn gnu_cpio_reads_ours_and_we_read_its() {
     std::fs::create_dir(&out).unwrap();
     filter("cpio", &["-i", "-d", "--quiet"], &out, &ours);
     assert_eq!(std::fs::read(out.join("b")).unwrap(), b"one");
-    assert_eq!(std::fs::read(out.join("l")).unwrap(), vec![7; 5000]);
+    assert_eq!(std::fs::read(out.join("l")).unwrap(), vec![7; 300_000]);
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(out.join("a")).unwrap().nlink(), 2);
 }
@@ -89,6 +90,7 @@ fn bsdcpio_reads_ours_and_we_read_its() {
     write(dir.path(), "in/a", "one");
     std::fs::hard_link(dir.path().join("in/a"), dir.path().join("in/b")).unwrap();
     let input = dir.path().join("in");
+    write(dir.path(), "in/large", vec![7; 300_000]);
     let theirs = filter("bsdcpio", &["-o", "-H", "newc"], &input, b"a\nb\n");
     assert_eq!(listed(&theirs), ["a", "b"]);
     let ours = archive(builder().tree(&input, Some("/")));
@@ -97,6 +99,7 @@ fn bsdcpio_reads_ours_and_we_read_its() {
     filter("bsdcpio", &["-i"], &out, &ours);
     assert_eq!(std::fs::read(out.join("a")).unwrap(), b"one");
     assert_eq!(std::fs::read(out.join("b")).unwrap(), b"one");
+    assert_eq!(std::fs::read(out.join("large")).unwrap(), vec![7; 300_000]);
 }
 
 #[test]
