@@ -477,6 +477,9 @@ fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_co
     if let Verdict::CouldNotStart { hint: Some(hint), .. } = verdict {
         ui::hint(hint);
     }
+    if let Verdict::NotStarted { code: 127, .. } = verdict {
+        ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
+    }
     match context.artifacts.first().and_then(|(_, path)| path.parent()) {
         Some(dir) => ui::note(&format!("artifacts: {}", dir.display())),
         None => ui::hint(
