@@ -1,4 +1,4 @@
-//! A device that vmtest does not know: text for the guest through QEMU's `fw_cfg`.
+//! A device that vmtest does not know: QEMU's educational PCI device.
 //!
 //! `cargo run --example custom_device`
 
@@ -12,39 +12,38 @@ use vmtest::plan::{PlanError, Planner};
 use vmtest::qemu::{Device, QemuOpt};
 use vmtest::session::{self, Command};
 
-/// A text that the guest reads from `/sys/firmware/qemu_fw_cfg/by_name/opt/<name>/raw`
-/// (QEMU documentation, "QEMU Firmware Configuration (fw_cfg) Device").
+/// QEMU's `edu` (QEMU documentation, "EDU device"): registers that compute factorials, and DMA.
 #[derive(Debug)]
-struct FirmwareText {
-    name: String,
-    text: String,
+struct Edu {
+    /// Bits of an address that the device can reach: 1 to 63.
+    dma_bits: u32,
 }
 
-impl Device for FirmwareText {
-    // Pure: what it needs is said to the planner, nothing is done.
+impl Device for Edu {
+    // Pure: what it needs is said to the planner, nothing is done. A driver would be asked for with
+    // `planner.module`: it goes into the image with all it depends on.
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
-        if self.name.is_empty() || self.name.len() > 50 {
-            return Err(PlanError::Other(format!("`{}` cannot name a text", self.name)));
-        }
-        // Two texts of one name are an error that names both.
-        planner.claim("firmware text", &self.name)?;
-        // Commas in the text are doubled by `kv`.
-        let value = QemuOpt::new(format!("name=opt/{}", self.name)).kv("string", &self.text);
-        planner.qemu("-fw_cfg", value);
-        // Goes into the image with all it depends on, unless the kernel has it built in.
-        planner.module("qemu_fw_cfg");
-        Ok(())
+        let mask = 1u64
+            .checked_shl(self.dma_bits)
+            .map(|bit| bit - 1)
+            .filter(|mask| *mask > 0)
+            .ok_or_else(|| PlanError::Other(format!("no edu with {} bits", self.dma_bits)))?;
+        let id = planner.id("edu");
+        planner.qemu("-device", QemuOpt::new("edu").kv("id", &id).num("dma_mask", mask));
+        // For programs in the guest; quoted as the kernel wants it.
+        planner.kernel_set("EXAMPLE_EDU", &id)
     }
 }
 
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let arch = session::guest_arch(None, &Environment::read()?).unwrap_or(Arch::Amd64);
-    let text = FirmwareText { name: "org.example.greeting".into(), text: "hello, guest".into() };
-    let mut command = Command::new("cat");
-    command.arg("/sys/firmware/qemu_fw_cfg/by_name/opt/org.example.greeting/raw");
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat /sys/bus/pci/devices/*/device; tr ' ' '\\n' < /proc/cmdline"]);
 
-    let run = blocking::run(arch, device(text), command)?.passed()?;
-    println!("the guest read: {}", run.stdout_text());
-    assert_eq!(run.stdout_text(), "hello, guest");
+    let run = blocking::run(arch, device(Edu { dma_bits: 28 }), command)?.passed()?;
+    let said = run.stdout_text();
+    let seen = |line| said.lines().any(|said| said == line);
+    assert!(seen("0x11e8") && seen("EXAMPLE_EDU=edu0"), "{said}");
+    println!("the guest has the device");
     Ok(())
 }

@@ -11,6 +11,7 @@ use vmtest::assets::Assets;
 use vmtest::blocking;
 use vmtest::configure::{event_callback, log_serial_by_line, with_initramfs};
 use vmtest::initramfs::Builder;
+use vmtest::initramfs::modules::{Modules, Request, SelectOptions};
 use vmtest::options::Environment;
 use vmtest::session;
 use vmtest::vm::End;
@@ -23,8 +24,8 @@ busybox mkdir -p /proc /sys /dev
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t devtmpfs dev /dev 2>/dev/null
-for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console; do
-    [ -e /ko/$module.ko ] && busybox insmod /ko/$module.ko
+for module in $(busybox cat /modules); do
+    busybox insmod $module
 done
 echo "what is your name?"
 read name
@@ -47,15 +48,18 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     image.file_followed(&shell.path, Some("/bin/busybox"));
     image.file_followed(&guest.path, Some("/bin/guest"));
     image.bytes("/init", 0o755, INIT.as_bytes().to_vec());
+    let mut list = String::new();
     if let Some(dir) = assets.kernel.and_then(|kernel| kernel.modules) {
-        let modules = vmtest::initramfs::modules::Modules::open(&dir)?;
-        let wanted =
-            ["virtio_pci", "virtio_console"].map(vmtest::initramfs::modules::Request::optional);
-        for module in modules.select(&wanted, &Default::default())?.modules {
-            let loaded = modules.load(&module, arch)?;
-            image.bytes(format!("/ko/{}.ko", module.name), 0o644, loaded.bytes);
+        let modules = Modules::open(&dir)?;
+        let wanted = ["virtio_pci", "virtio_console"].map(Request::optional);
+        // With all they depend on, in the order to load them.
+        for module in modules.select(&wanted, &SelectOptions::default())?.modules {
+            let path = format!("/{}.ko", module.name);
+            image.bytes(&path, 0o644, modules.load(&module, arch)?.bytes);
+            list.push_str(&format!("{path}\n"));
         }
     }
+    image.bytes("/modules", 0o644, list.into_bytes());
     let mut initramfs = tempfile::NamedTempFile::new()?;
     image.finish()?.write_to(initramfs.as_file_mut())?;
 

@@ -18,7 +18,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     // A program with a slash is the host's: it goes into the image with its libraries.
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", "read question < question; echo $((question)) > answer; uname -s"])
+        .args(["-c", "read question < question; echo $(($question)) > answer; uname -s"])
         .cwd("/mount/9p/work");
 
     let configuration = (

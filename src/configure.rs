@@ -38,8 +38,8 @@ use crate::arch::Arch;
 use crate::initramfs::Builder;
 use crate::options::{Options, QemuCommand};
 use crate::qemu::{
-    Device, Drive, DriveInterface, Entropy, EventPort, Ownership, P9Root, P9Share, ReadOnlyDir,
-    TagError,
+    Device, Drive, DriveInterface, Entropy, EventPort, Firmware, Ownership, P9Root, P9Share,
+    ReadOnlyDir, TagError,
 };
 use crate::quote;
 use crate::vm::lines::{self, LinePrinter};
@@ -411,6 +411,21 @@ fn directory(path: PathBuf) -> Result<PathBuf, ConfigError> {
     }
 }
 
+/// Starts the kernel by UEFI: `VMTEST_OVMF_CODE` and `VMTEST_OVMF_VARS`, else the pinned firmware.
+pub fn with_default_ovmf() -> impl Configure {
+    |config: &mut Config| {
+        config.default_firmware = true;
+        Ok(())
+    }
+}
+
+/// Starts the kernel by this UEFI. Neither file is written to: the variables are a private copy.
+pub fn with_ovmf(code: impl Into<PathBuf>, vars: impl Into<PathBuf>) -> impl Configure {
+    options(|options| {
+        options.firmware = Some(Firmware { code: code.into(), vars: vars.into() });
+    })
+}
+
 /// Adds a virtio random number generator.
 pub fn virtio_random() -> impl Configure {
     device(Entropy)
@@ -536,6 +551,7 @@ mod tests {
                 with_image(|builder| {
                     builder.dir("/x", 0o755);
                 }),
+                (with_default_ovmf(), with_ovmf("/code", "/vars")),
             ),
         );
         assert_eq!(config.kernel, Kernel::File("/k".into()));
@@ -551,6 +567,8 @@ mod tests {
         assert_eq!((resources.console_sinks.len(), resources.tasks.len()), (2, 1));
         assert!(resources.cancel.is_some() && resources.event_consumers.len() == 1);
         assert_eq!(config.image.len(), 1);
+        let firmware = Firmware { code: "/code".into(), vars: "/vars".into() };
+        assert!(config.default_firmware && config.options.firmware == Some(firmware));
     }
 
     #[test]

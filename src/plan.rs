@@ -622,6 +622,8 @@ impl Planner {
         for arg in options.qemu_args.iter().chain(&options.env_qemu_args) {
             self.args.push(Arg { flag: arg.clone(), value: None });
         }
+        // Linux names disks in the order in which their drivers come: SCSI before AHCI.
+        self.modules.sort_by_key(|module| module == "ahci");
         Ok(Plan {
             arch: self.arch,
             program: qemu.program,

@@ -7,10 +7,14 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Options of a 9p mount over virtio. Linux' default message size of 8 KiB (128 KiB since 5.15) is
 /// slow and makes QEMU warn; 500 KiB is the most that the virtio transport of Linux takes.
 pub const OPTIONS_9P: &str = "trans=virtio,version=9p2000.L,msize=512000";
+
+/// How long a device may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a share is mounted when nothing else is said: this directory with the tag appended.
 pub const SHARES_DIR: &str = "/mount/9p";
@@ -98,6 +102,7 @@ pub fn mount_fs(what: &proto::Mount) -> Result<(), Error> {
     let target = Path::new(&what.target);
     fs::create_dir_all(target)
         .map_err(|source| Error::MountPoint { target: target.to_owned(), source })?;
+    let source = appeared(&what.source);
     let mut flags = MountFlags::empty();
     if what.read_only {
         flags |= MountFlags::RDONLY;
@@ -105,7 +110,7 @@ pub fn mount_fs(what: &proto::Mount) -> Result<(), Error> {
     // A NUL in the options cannot be said to the kernel; it refuses them as it would any other.
     let data = CString::new(what.data.as_str());
     let result = match &data {
-        Ok(data) => mount(&*what.source, target, &*what.fstype, flags, Some(data.as_c_str())),
+        Ok(data) => mount(&*source, target, &*what.fstype, flags, Some(data.as_c_str())),
         Err(_) => Err(Errno::INVAL),
     };
     result.map_err(|errno| Error::Mount {
@@ -113,6 +118,40 @@ pub fn mount_fs(what: &proto::Mount) -> Result<(), Error> {
         target: target.to_owned(),
         fstype: what.fstype.clone(),
         errno,
+    })
+}
+
+/// The path of a device, once it is there: disks are looked for by the kernel while other things go
+/// on. What never comes is left to the mount to complain of.
+fn appeared(source: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    let place = source.strip_prefix("scsi:").and_then(|place| place.split_once(':'));
+    loop {
+        let found = match place {
+            Some((target, partition)) => {
+                scsi_disk(target).map(|disk| format!("/dev/{disk}{partition}"))
+            }
+            None => Some(source.to_owned()),
+        };
+        match found {
+            Some(path) if !path.starts_with("/dev/") || Path::new(&path).exists() => return path,
+            _ if Instant::now() > deadline => return source.to_owned(),
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+}
+
+/// The name of the disk with this target number on virtio-scsi, `sda` for instance.
+fn scsi_disk(target: &str) -> Option<String> {
+    fs::read_dir("/sys/class/block").ok()?.flatten().find_map(|entry| {
+        let device = fs::read_link(entry.path().join("device")).ok()?;
+        // host:channel:target:lun
+        let address: Vec<&str> = device.file_name()?.to_str()?.split(':').collect();
+        let [host, "0", number, "0"] = address[..] else { return None };
+        let driver = format!("/sys/class/scsi_host/host{host}/proc_name");
+        let driver = fs::read_to_string(driver).ok()?;
+        let same = number == target && driver.trim().replace('-', "_") == "virtio_scsi";
+        same.then(|| entry.file_name().into_string().ok()).flatten()
     })
 }
 

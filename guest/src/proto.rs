@@ -192,7 +192,9 @@ pub struct Hello {
 /// A file system to mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Device or 9p mount tag.
+    /// Device, 9p mount tag, or `scsi:TARGET:PARTITION` for a partition of the disk with that
+    /// target number on virtio-scsi: letters of disks depend on which answers first. The guest waits
+    /// ten seconds for a device to appear.
     pub source: String,
     /// Directory.
     pub target: String,

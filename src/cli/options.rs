@@ -59,6 +59,10 @@ pub(crate) struct MachineArgs {
     /// Directory of the host, mounted over 9p at /mount/9p/TAG; repeats
     #[arg(long, value_name = "DIR[:TAG][:ro]", help_heading = "Devices")]
     pub(crate) share: Vec<OsString>,
+    /// Directory of the host as the root file system, over 9p. With COMMAND it is run there by
+    /// vmtest's agent; without, the tree's own init runs
+    #[arg(long, value_name = "DIR[:ro]", help_heading = "Devices")]
+    pub(crate) root: Option<OsString>,
     /// Directory of the host as the read-only vfat partition /dev/sda1, mounted at /mount/vfat/sda1;
     /// repeats (sdb1, …)
     #[arg(long, value_name = "DIR", help_heading = "Devices")]

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use vmtest::configure::{Config, Kernel};
 use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{EventPort, Firmware, Ownership, P9Share, ReadOnlyDir};
+use vmtest::qemu::{EventPort, Firmware, Ownership, P9Root, P9Share, ReadOnlyDir};
 use vmtest::report::{self, Context};
 use vmtest::session::{self, Command, Init};
 use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
@@ -102,7 +102,7 @@ pub(crate) fn prepare(
             }
             Init::Agent(Some(command))
         }
-        None if has_initramfs => Init::Own,
+        None if has_initramfs || args.root.is_some() => Init::Own,
         None => Init::Agent(None),
     };
     let machine = session::prepare(config, environment, init)?;
@@ -160,6 +160,17 @@ fn add_devices(
     options: &mut Options,
     args: &MachineArgs,
 ) -> Result<Vec<(String, PathBuf)>, Failure> {
+    if let Some(root) = &args.root {
+        let bytes = root.as_bytes();
+        let (dir, read_only) = match bytes.strip_suffix(b":ro") {
+            Some(rest) if !Path::new(root).is_dir() => (rest, true),
+            _ => (bytes, false),
+        };
+        let dir = PathBuf::from(OsStr::from_bytes(dir));
+        directory("--root", &dir)?;
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        options.device(P9Root { dir, read_only, ownership: Ownership::Host });
+    }
     for share in &args.share {
         options.device(parse_share(share)?);
     }
@@ -310,6 +321,12 @@ pub(crate) fn execute(
         kernel: prepared.kernel.clone(),
         cmdline: prepared.plan.cmdline().map(str::to_owned),
         initramfs: prepared.initramfs.clone(),
+        mounts: prepared
+            .plan
+            .mounts()
+            .iter()
+            .map(|mount| (mount.source.clone(), mount.target.clone()))
+            .collect(),
         accel: prepared.accel.clone(),
         artifacts: Vec::new(),
         console_tail: Vec::new(),
@@ -460,6 +477,9 @@ fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_co
     if let Verdict::CouldNotStart { hint: Some(hint), .. } = verdict {
         ui::hint(hint);
     }
+    if let Verdict::NotStarted { code: 127, .. } = verdict {
+        ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
+    }
     match context.artifacts.first().and_then(|(_, path)| path.parent()) {
         Some(dir) => ui::note(&format!("artifacts: {}", dir.display())),
         None => ui::hint(
@@ -489,6 +509,9 @@ fn findings(context: &Context, outcome: &Outcome) -> String {
     );
     if !hello.modules.is_empty() {
         row("modules", hello.modules.join(" "));
+    }
+    for (source, target) in &context.mounts {
+        row("share", format!("{target} ({source})"));
     }
     let channels: Vec<&str> = hello
         .ports

@@ -77,6 +77,13 @@ use walk::Walk;
 pub const DEFAULT_PATH: &[&str] =
     &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// Whether `path` leads to a file in the tree at `sysroot`, links followed as the guest will.
+pub fn is_file_in(sysroot: &Path, path: &Path) -> bool {
+    let mut tree = sysroot::Sysroot::new(sysroot);
+    let found = tree.resolve(path.as_os_str().as_encoded_bytes());
+    found.is_ok_and(|found| tree.host(&found.real).is_file())
+}
+
 /// Everything one program needs.
 #[derive(Clone, Debug, Default)]
 pub struct Closure {

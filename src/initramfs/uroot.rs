@@ -55,9 +55,11 @@ pub(crate) fn entries(
     let option = role.option();
     let (name, args) = match role {
         Role::Uinit => {
-            let mut words = shlex::split(command).ok_or_else(|| {
-                fail(format!("`{command}` has an open quote"), "quote as in a shell".into())
-            })?;
+            let words = crate::quote::split(command.as_ref())
+                .map_err(|error| fail(error.to_string(), error.hint()))?;
+            // Words of a text are text.
+            let mut words: Vec<String> =
+                words.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
             if words.is_empty() {
                 return Err(fail("the command is empty".into(), format!("leave `{option}` out")));
             }

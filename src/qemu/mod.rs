@@ -55,6 +55,11 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// [`PlanError`] when the device cannot be had as asked for, on this architecture or beside
     /// another device.
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError>;
+
+    /// Whether the guest's root file system is on it, so that no image has to bring one.
+    fn is_root(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a word can be the key of an option's value.

@@ -14,9 +14,9 @@ pub const MOUNT_TAG_MAX: usize = 31;
 /// Where the agent mounts shares: the tag is the name below it.
 const MOUNT_DIR: &str = "/mount/9p";
 
-/// Bytes of one 9p message. The kernel's default of 128 KiB (8 KiB before 5.15) costs a round trip
-/// for each; 512 KiB is what QEMU's virtqueue of 128 descriptors carries in one go.
-const MSIZE_BYTES: u32 = 512 * 1024;
+/// Bytes of one 9p message: the most that Linux's virtio transport takes (128 descriptors of a page,
+/// less three). Measured in `docs/devices.md`.
+const MSIZE_BYTES: u32 = 512_000;
 
 /// A host directory that the guest sees as a 9p file system, mounted at `/mount/9p/<tag>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +138,10 @@ impl Device for P9Share {
 }
 
 /// A host directory as the guest's root file system, over 9p.
+///
+/// A kernel with 9p built in mounts it by itself. For any other, [`crate::session`] boots an image with
+/// the kernel's modules, whose init makes the share the root: vmtest's agent then runs in it, or the
+/// tree's own init (`init=`, else `/sbin/init`, …) takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct P9Root {
     /// The directory on the host.
@@ -149,6 +153,10 @@ pub struct P9Root {
 }
 
 impl Device for P9Root {
+    fn is_root(&self) -> bool {
+        true
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         // The kernel looks for this tag, although it would be no file name.
         let share = P9Share {

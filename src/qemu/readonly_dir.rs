@@ -33,13 +33,13 @@ impl Device for ReadOnlyDir {
                 .kv_file("file.filename", image)
                 .kv("file.locking", "off"),
         );
-        let disk = attach_scsi_disk(planner, &node)?;
+        let target = attach_scsi_disk(planner, &node)?;
         for module in ["vfat", "nls_cp437", "nls_ascii", "nls_utf8"] {
             planner.module(module);
         }
         planner.mount(Mount {
-            source: format!("/dev/{disk}1"),
-            target: format!("/mount/vfat/{disk}1"),
+            source: format!("scsi:{target}:1"),
+            target: format!("/mount/vfat/{}1", disk_name("sd", target)),
             fstype: "vfat".into(),
             data: "utf8,shortname=mixed".into(),
             read_only: true,
@@ -48,12 +48,13 @@ impl Device for ReadOnlyDir {
     }
 }
 
-/// Attaches a block node as a SCSI disk and returns Linux's name of it, `sda` for instance.
+/// Attaches a block node as a SCSI disk and returns its target number: 0 is `sda` where disks answer
+/// in order.
 ///
 /// `ide-hd` refuses a read-only node; `scsi-hd` takes one (QEMU 7.2).
 /// Disks on AHCI get later letters: in kernels that have both built in as in ours that load them as
 /// modules, virtio-scsi comes first.
-pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> Result<String, PlanError> {
+pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> Result<u32, PlanError> {
     let bus = planner.shared("scsi", |planner| {
         let id = planner.id("scsi");
         planner.pci_device(QemuOpt::new("virtio-scsi-pci").kv("id", &id))?;
@@ -70,7 +71,7 @@ pub(super) fn attach_scsi_disk(planner: &mut Planner, node: &str) -> Result<Stri
             .num("scsi-id", u64::from(index))
             .kv("drive", node),
     );
-    Ok(disk_name("sd", index))
+    Ok(index)
 }
 
 /// Linux's name of the nth disk: `sda` … `sdz`, `sdaa` …

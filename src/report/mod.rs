@@ -34,6 +34,8 @@ pub struct Context {
     pub cmdline: Option<String>,
     /// The initramfs.
     pub initramfs: Option<FileIdentity>,
+    /// What the agent mounted: source and target.
+    pub mounts: Vec<(String, String)>,
     /// The accelerator and why.
     pub accel: AccelChoice,
     /// Files kept of the run, by what they are.
@@ -66,6 +68,11 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
         Verdict::TimedOut { limit, .. } => Some(limit.name()),
         _ => None,
     };
+    let mounts: Vec<_> = context
+        .mounts
+        .iter()
+        .map(|(source, target)| json!({"source": source, "target": target}))
+        .collect();
     let argv: Vec<_> = context.argv.iter().map(|arg| arg.to_string_lossy()).collect();
     let artifacts: serde_json::Map<_, _> =
         context.artifacts.iter().map(|(name, path)| ((*name).to_owned(), json!(path))).collect();
@@ -95,6 +102,7 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
         },
         "initramfs": context.initramfs,
         "guest": outcome.hello,
+        "mounts": mounts,
         "phases": phases(&outcome.phases),
         "stdout_bytes": outcome.output_bytes.0,
         "stderr_bytes": outcome.output_bytes.1,

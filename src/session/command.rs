@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use vmtest_guest::proto::{Bytes, Exec};
 
+use crate::initramfs::closure;
+
 /// Directories whose programs keep their place in the guest: libraries and data are found relative to
 /// it. Others (a build directory, /tmp, where the guest mounts something) go to [`OWN_DIR`].
 const SYSTEM_DIRS: [&str; 9] =
@@ -92,12 +94,13 @@ impl Command {
     }
 }
 
-/// The file that a program's name means: an absolute one is first looked for in the sysroot.
+/// The file that a program's name means: an absolute one is first looked for in the sysroot, whose
+/// links are followed inside of it.
 pub fn on_host(program: &Path, sysroot: Option<&Path>) -> Option<PathBuf> {
     let in_sysroot = sysroot
-        .filter(|_| program.is_absolute())
+        .filter(|root| program.is_absolute() && closure::is_file_in(root, program))
         .map(|root| root.join(program.strip_prefix("/").unwrap_or(program)));
-    in_sysroot.into_iter().chain([program.to_owned()]).find(|path| path.is_file())
+    in_sysroot.or_else(|| program.is_file().then(|| program.to_owned()))
 }
 
 /// Where a program of the host lies in the image: at its own place if it is a system's, or below a
@@ -131,6 +134,19 @@ mod tests {
             destination(Path::new("/home/me/t"), Some(Path::new("/srv/rv"))),
             "/.vmtest/own/t"
         );
+    }
+
+    #[test]
+    fn links_of_a_sysroot_are_followed_inside_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("usr/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(bin.join("vmtest-awk"), "").unwrap();
+        std::os::unix::fs::symlink("/usr/bin/vmtest-awk", bin.join("awk")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", bin.join("out")).unwrap();
+        let find = |name: &str| on_host(&Path::new("/usr/bin").join(name), Some(dir.path()));
+        assert_eq!(find("awk"), Some(bin.join("awk")));
+        assert_eq!(find("out"), None);
     }
 
     #[test]

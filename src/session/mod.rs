@@ -59,6 +59,8 @@ pub struct Prepared {
     pub boot_limit: Duration,
     /// The whole run. Default: `VMTEST_TIMEOUT`, else 5 min with KVM, 15 min emulated.
     pub run_limit: Duration,
+    /// The guest's memory.
+    pub memory_bytes: u64,
     /// Remarks of the image's builder.
     pub notices: Vec<String>,
     /// What the machine gets besides its plan.
@@ -115,7 +117,16 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     } = config;
     let arch = options.arch;
     let guest = find_assets(arch, environment)?;
-    let kernel = find_kernel(arch, &choice, modules, environment, &guest)?;
+    if default_firmware && options.firmware.is_none() {
+        let pinned = |firmware: &FirmwareAsset| Firmware {
+            code: firmware.code.path.clone(),
+            vars: firmware.vars.path.clone(),
+        };
+        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
+        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
+    }
+    let uefi = options.firmware.is_some();
+    let kernel = find_kernel(arch, &choice, modules, environment, &guest, uefi)?;
     let initramfs = initramfs.or_else(|| environment.initramfs.clone());
     if let Some(path) = &initramfs {
         readable("initramfs", path)?;
@@ -129,20 +140,16 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     if let (None, None, Some(pinned)) = (&options.qemu, &environment.qemu, &guest.qemu) {
         options.qemu = Some(QemuCommand::new(&pinned.path));
     }
-    if default_firmware && options.firmware.is_none() {
-        let pinned = |firmware: &FirmwareAsset| Firmware {
-            code: firmware.code.path.clone(),
-            vars: firmware.vars.path.clone(),
-        };
-        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
-        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
-    }
     let agent = matches!(init, Init::Agent(_));
+    // An image of ours brings the drivers for a root share, and switches to it.
+    let switches_root =
+        !agent && initramfs.is_none() && options.devices.iter().any(|device| device.is_root());
+    let ours = agent || switches_root;
     if let Some(kernel) = &kernel {
         options.boot = Boot::Kernel {
             image: kernel.path.clone(),
             initramfs: match &initramfs {
-                _ if agent => Initramfs::Built,
+                _ if ours => Initramfs::Built,
                 Some(path) => Initramfs::Path(path.clone()),
                 None => Initramfs::None,
             },
@@ -155,6 +162,8 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     }
     if agent {
         options.devices.insert(0, std::sync::Arc::new(crate::qemu::AgentPorts));
+    }
+    if ours {
         options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
     }
     let plan = Plan::new(&options)?;
@@ -173,7 +182,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     });
     let image = match (&environment.initramfs_override, &kernel) {
         (_, None) => None,
-        _ if !agent => None,
+        _ if !ours => None,
         (Some(path), _) => {
             readable("initramfs", path)?;
             identity = Some(FileIdentity { path: Some(path.clone()), ..FileIdentity::default() });
@@ -201,6 +210,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         exec,
         boot_limit: boot_timeout.unwrap_or(default_boot),
         run_limit: options.timeout.unwrap_or(default_run),
+        memory_bytes: options.memory_mib << 20,
         notices: Vec::new(),
         resources,
         image,
@@ -222,6 +232,17 @@ impl Prepared {
             }
             Some(image) => {
                 let (file, identity) = build(image, &mut self.notices)?;
+                // The archive and what it unpacks to are in memory at the same time, and Linux gives
+                // the root file system half of it.
+                let memory = self.memory_bytes;
+                if let Some(bytes) = identity.bytes.filter(|bytes| 2 * bytes > memory) {
+                    self.notices.push(format!(
+                        "the image is {} MiB, and the guest has {} MiB to hold and to unpack it: give \
+                         it more with --memory",
+                        bytes >> 20,
+                        memory >> 20
+                    ));
+                }
                 self.resources.initramfs = Some(file);
                 self.initramfs = Some(identity);
                 Ok(())
@@ -284,6 +305,7 @@ fn find_kernel(
     modules: Option<PathBuf>,
     environment: &Environment,
     guest: &GuestAssets,
+    uefi: bool,
 ) -> Result<Option<FoundKernel>, Error> {
     let given = match choice {
         Kernel::None => return Ok(None),
@@ -293,7 +315,8 @@ fn find_kernel(
     let mut kernel = match (given, &guest.kernel) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
         (None, Some(pinned)) => {
-            let image = pinned.to_boot();
+            // Only the packed image has the entry point that UEFI wants.
+            let image = if uefi { &pinned.image } else { pinned.to_boot() };
             FoundKernel {
                 path: image.path.clone(),
                 modules: pinned.modules.clone(),

@@ -65,10 +65,16 @@ pub struct Finished {
     pub cmdline: OsString,
 }
 
-/// A run did not pass.
-#[derive(Debug, thiserror::Error)]
+/// A run did not pass. Its `Debug` is its text, so that `unwrap` in a test shows what a person needs.
+#[derive(thiserror::Error)]
 #[error("{}{}", .0.outcome.verdict, details(.0))]
 pub struct NotPassed(pub Box<Finished>);
+
+impl std::fmt::Debug for NotPassed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
 
 /// What explains a failure: the command's stderr if it ended, else the console's last lines.
 fn details(finished: &Finished) -> String {

@@ -18,6 +18,7 @@ mod http;
 pub mod lines;
 mod link;
 mod process;
+mod pump;
 mod qmp;
 mod run;
 mod runtime;
@@ -57,9 +58,10 @@ pub use verdict::{Limit, Verdict};
 pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
-use crate::plan::{CONSOLE, FIRST_FD, MONITOR, Plan, Spelling};
+use crate::plan::{CONSOLE, Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};
 use crate::qemu::HostForward;
 use process::Process;
+use pump::Pump;
 use qmp::{Monitor, StopReason};
 
 /// How long the console may still speak after QEMU has ended.
@@ -196,6 +198,7 @@ pub struct Vm {
     console: Console,
     monitor: Monitor,
     channels: BTreeMap<String, UnixStream>,
+    pumps: Vec<Pump>,
     notices: Vec<String>,
     started: Instant,
     tasks: tasks::Running,
@@ -279,9 +282,15 @@ impl Vm {
 
         let Resources { console_sinks, tasks, event_consumers, cancel, timeout, .. } = resources;
         let mut tasks = tasks;
+        let mut pumps = Vec::new();
         for EventConsumer { channel, start } in event_consumers {
             match channels.remove(&channel) {
-                Some(stream) => tasks.push(start(stream)),
+                Some(stream) => {
+                    let (stream, pump) =
+                        Pump::start(&channel, stream).map_err(StartError::Streams)?;
+                    pumps.push(pump);
+                    tasks.push(start(stream));
+                }
                 None => return Err(StartError::NoChannel { channel }),
             }
         }
@@ -315,6 +324,7 @@ impl Vm {
             console,
             monitor,
             channels,
+            pumps,
             notices,
             started,
             tasks,
@@ -361,7 +371,26 @@ impl Vm {
     /// Takes the host's end of a named virtio port. `None` when there is no such port, or somebody
     /// has it.
     pub fn take_channel(&mut self, name: &str) -> Option<UnixStream> {
-        self.channels.remove(name)
+        let stream = self.channels.remove(name)?;
+        let is = |channel: &&Channel| channel.name == name && channel.kind == ChannelKind::Events;
+        if self.plan.channels().iter().find(is).is_none() {
+            return Some(stream);
+        }
+        let (stream, pump) = Pump::start(name, stream).ok()?;
+        self.pumps.push(pump);
+        Some(stream)
+    }
+
+    /// Waits until QEMU has passed on what the guest has written to event channels. Returns the names of
+    /// those whose readers do not read.
+    pub(crate) async fn settle_events(&self) -> Vec<String> {
+        let mut unread = Vec::new();
+        for pump in &self.pumps {
+            if !pump.settled().await {
+                unread.push(pump.name().to_owned());
+            }
+        }
+        unread
     }
 
     /// Sends a signal to QEMU. One that has ended is no error.

@@ -119,9 +119,8 @@ pub async fn run(
             () = console.panicked() => None,
         }
     };
-    let verdict = match verdict {
-        // A task's failure has killed QEMU; what that did to the guest does not matter.
-        _ if vm.task_failed() => Verdict::TaskFailed { error: String::new() },
+    // Where we have killed QEMU ourselves, what that did to the guest does not matter.
+    let verdict = match vm.stopped_verdict().or(verdict) {
         Some(verdict) => verdict,
         // Let it print its trace and end by itself; that takes longer only if its reboot hangs.
         None => {
@@ -186,9 +185,8 @@ fn lost(end: End, doing: &str) -> Verdict {
         End::Died { status, stderr } => Verdict::QemuDied { status, stderr },
         End::PoweredOff => Verdict::GuestLost { reason: format!("it switched itself off {doing}") },
         End::Reset => Verdict::GuestLost { reason: format!("it was reset {doing}") },
-        End::Killed | End::Exited => {
-            Verdict::QemuDied { status: "status 0".into(), stderr: String::new() }
-        }
+        End::Killed => Verdict::QemuDied { status: "killed".into(), stderr: String::new() },
+        End::Exited => Verdict::QemuDied { status: "status 0".into(), stderr: String::new() },
         End::Quit => Verdict::GuestLost { reason: format!("QEMU was asked to quit {doing}") },
     }
 }
@@ -296,6 +294,9 @@ async fn dialogue(
             verdict.map_err(|error| (error, "while the command ran"))?
         }
     };
+    for channel in vm.settle_events().await {
+        outcome.notices.push(format!("nobody reads the events of `{channel}`: some are lost"));
+    }
     let _ = agent.requests().send(Request::Shutdown);
     let goodbye = async {
         loop {

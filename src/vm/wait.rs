@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::process::Process;
 use super::tasks::{CancelToken, TaskFailure};
-use super::{End, Vm};
+use super::{End, Limit, Verdict, Vm};
 
 /// Why QEMU was killed, if we did it: the first reason counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,16 +185,21 @@ impl Vm {
         self.tasks.finish().await
     }
 
-    /// Whether a task's failure has killed QEMU.
-    pub(super) fn task_failed(&self) -> bool {
-        self.stopped.cause() == Some(Cause::TaskFailed)
+    /// The verdict of a run in which we have killed QEMU ourselves. The text of a failed task comes later.
+    pub(super) fn stopped_verdict(&self) -> Option<Verdict> {
+        Some(match self.stopped.cause()? {
+            Cause::Kill => return None,
+            Cause::Timeout(after) => Verdict::TimedOut { limit: Limit::Run, after },
+            Cause::Cancelled => Verdict::Interrupted { signal: "cancellation" },
+            Cause::TaskFailed => Verdict::TaskFailed { error: String::new() },
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tasks::{BoxError, Task};
-    use super::super::{Resources, StartError};
+    use super::super::{Job, Resources, StartError, Streams, run};
     use super::*;
     use crate::arch::Arch;
     use crate::options::{Options, QemuCommand};
@@ -269,6 +274,39 @@ mod tests {
         let error = wait(vm).await.unwrap_err();
         assert_eq!(error.machine, None);
         assert_eq!(error.to_string(), "task `server` failed: no port is free");
+    }
+
+    #[tokio::test]
+    async fn a_run_says_why_qemu_was_killed() {
+        let cancel = CancelToken::new();
+        cancel.cancel();
+        let limit = Duration::from_millis(50);
+        let failing = Task::new("server", |_| async { Err("no port is free") });
+        let none = Resources::default;
+        for (resources, verdict) in [
+            (
+                Resources { cancel: Some(cancel), ..none() },
+                Verdict::Interrupted { signal: "cancellation" },
+            ),
+            (
+                Resources { timeout: Some(limit), ..none() },
+                Verdict::TimedOut { limit: Limit::Run, after: limit },
+            ),
+            (
+                Resources { tasks: vec![failing], ..none() },
+                Verdict::TaskFailed { error: "task `server` failed: no port is free".into() },
+            ),
+        ] {
+            let job = Job { exec: None, boot_limit: LONG, run_limit: None };
+            let streams = Streams {
+                stdin: None,
+                stdout: Box::new(std::io::sink()),
+                stderr: Box::new(std::io::sink()),
+            };
+            let interrupt = std::future::pending();
+            let run = run(start("sleep 100", resources), job, streams, interrupt, |_| ());
+            assert_eq!(run.await.verdict, verdict);
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,8 @@ use crate::support::{assets, vmtest};
 /// One boot that uses everything at once: a program's status and both its streams, stdin, a share in
 /// both directions, a read-only share, a read-only directory, events, environment, artifacts.
 fn everything(arch: Arch) {
-    assets(arch);
+    // A static Rust program, in a place of our choice.
+    let event = assets(arch).guest.expect("checked").path;
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     for name in ["rw, dir", "ro", "vfat"] {
@@ -24,7 +25,8 @@ fn everything(arch: Arch) {
         echo guest > /mount/9p/rw/from-guest; \
         echo no > /mount/9p/ro/no && echo 'a read-only share was written to'; \
         echo no > /mount/vfat/sda1/no && echo 'a read-only directory was written to'; \
-        /.vmtest/guest event facts '{\"n\":1}' '{\"n\":2}'; \
+        /.vmtest/guest event facts '{\"n\":1}'; \
+        event facts '{\"n\":2}'; \
         uname -m >&2; \
         exit 7";
     let done =
@@ -33,6 +35,7 @@ fn everything(arch: Arch) {
             .arg(format!("--share={}:ro:ro", path("ro").display()))
             .arg(format!("--ro-dir={}", path("vfat").display()))
             .arg(format!("--event=facts={}", path("facts.json").display()))
+            .arg(format!("--bin={}:/usr/local/bin/event", event.display()))
             .arg(format!("--artifacts={}", path("artifacts").display()))
             .arg("--")
             .arg("sh")
@@ -189,6 +192,15 @@ fn signals_and_missing_programs_have_the_status_a_shell_gives_them() {
         .says("killed by signal 11 (SIGSEGV)");
     vmtest(["--", "no-such-program"]).run().code(127).says("no-such-program");
     vmtest(["--", "/.vmtest/modules"]).run().code(126).says("the command did not start");
+}
+
+#[test]
+fn an_init_that_fails_says_why() {
+    assets(Arch::Riscv64);
+    // Fewer threads than the kernel has itself.
+    let few = "--append=sysctl.kernel.threads-max=20";
+    let done = vmtest(["--arch", "riscv64", few, "--", "true"]).run();
+    done.code(70).says("init failed: failed to spawn thread");
 }
 
 #[test]

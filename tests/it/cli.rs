@@ -147,3 +147,16 @@ fn env_gives_the_pins_to_a_program() {
     vmtest(["env", "--", "/no/such/program"]).run().code(69).says("cannot run");
     vmtest(["env", "--", "sh", "-c", "exit 9"]).run().code(9);
 }
+
+#[test]
+fn the_readme_shows_an_example_that_runs() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let example = std::fs::read_to_string(root.join("examples/first_boot.rs")).unwrap();
+    let shown = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(squeeze(&example).contains(&squeeze(shown)), "README.md is not examples/first_boot.rs");
+    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        assert!(link.starts_with("http") || root.join(link).exists(), "README.md links to {link}");
+    }
+}

@@ -179,7 +179,10 @@ fn shares_and_read_only_directories() {
         cd /mount/vfat/sda1
         cat Größe*; stat -c %s big; tail -c 7 big; echo
         umount /mount/vfat/sda1 2> /dev/null || cd / && umount /mount/vfat/sda1
-        mount -t vfat -o rw /dev/sda1 /mount/vfat/sda1 2> /dev/null && echo 'mounted for writing'
+        mount -t vfat -o rw /dev/sda1 /mount/vfat/sda1 2> /dev/null
+        touch /mount/vfat/sda1/new 2> /dev/null && echo 'a file was made'
+        rm /mount/vfat/sda1/big 2> /dev/null && echo 'a file was removed'
+        umount /mount/vfat/sda1
         blockdev --setrw /dev/sda1 2> /dev/null || true
         blockdev --setrw /dev/sda 2> /dev/null || true
         for target in /dev/sda /dev/sda1; do
@@ -348,50 +351,50 @@ fn guests_talk_to_each_other() {
     let pcap = root.path().join("link.pcap");
     let link = InterVm::new("lan");
     let [server, client, other] = [(); 3].map(|()| link.join());
-    let up = |n: u32| {
-        format!(
-            "ip link set eth0 up; ip addr add 10.9.0.{n}/24 dev eth0; cat /sys/class/net/eth0/address;"
-        )
+    // Each serves, and asks the others until they answer. Who is done says so in a directory of the
+    // host's, and goes when all are: over the link nobody could know that.
+    let shared = root.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let share = || P9Share {
+        dir: shared.clone(),
+        tag: "done".into(),
+        read_only: false,
+        ownership: Ownership::Host,
     };
-    // Each serves one request after the other and asks the others until they answer.
-    let script = |n: u32, others: [u32; 2]| {
-        let mut script = up(n);
-        script.push_str(&format!(
-            "mkdir /www; echo 'I am {n}' > /www/page; httpd -h /www; for n in {} {}; do \
-             until wget -q -T 2 -O - http://10.9.0.$n/page; do sleep 0.5; done; done; ",
-            others[0], others[1]
-        ));
-        // Stay until both others have had their answers.
-        script.push_str(&format!(
-            "mkdir -p /www/done; for n in {} {}; do \
-             until wget -q -T 2 -O /dev/null http://10.9.0.$n/done; do \
-             touch /www/done/index.html; sleep 0.5; done; done; sleep 3",
-            others[0], others[1]
-        ));
-        script
+    let script = |n: u32, others: &str| {
+        format!(
+            "ip link set eth0 up; ip addr add 10.9.0.{n}/24 dev eth0
+            cat /sys/class/net/eth0/address
+            mkdir /www; echo 'I am {n}' > /www/page; httpd -h /www
+            for other in {others}; do
+                until wget -q -T 2 -O - http://10.9.0.$other/page; do sleep 0.5; done
+            done 2> /dev/null
+            cd /mount/9p/done; touch {n}
+            until [ \"$(echo *)\" = '1 2 3' ]; do sleep 0.2; done"
+        )
     };
     let (pcap_file, macs) = (pcap.clone(), [server.mac(), client.mac(), other.mac()]);
     let [a, b, c] = block_on(async {
-        let (one, two, three) = (script(1, [2, 3]), script(2, [1, 3]), script(3, [1, 2]));
+        let (one, two, three) = (script(1, "2 3"), script(2, "1 3"), script(3, "1 2"));
         let (a, b, c) = tokio::join!(
             run(
                 Arch::Amd64,
                 |options| {
-                    options.device(server.with_pcap(pcap_file));
+                    options.device(server.with_pcap(pcap_file)).device(share());
                 },
                 &one
             ),
             run(
                 Arch::Amd64,
                 |options| {
-                    options.device(client.with_nic(Nic::E1000));
+                    options.device(client.with_nic(Nic::E1000)).device(share());
                 },
                 &two
             ),
             run(
                 Arch::Riscv64,
                 |options| {
-                    options.device(other);
+                    options.device(other).device(share());
                 },
                 &three
             ),
@@ -534,4 +537,51 @@ fn verdicts_of_guests_without_commands() {
     let ran = block_on(run(Arch::Amd64, |_| {}, "exit 3"));
     assert!(matches!(ran.outcome.verdict, Verdict::Exited(_)), "{ran:?}");
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+}
+
+/// A tree of busybox and nothing else, the smallest that can be a root.
+fn busybox_tree(arch: Arch) -> tempfile::TempDir {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::copy(assets(arch).shell.unwrap().path, bin.join("busybox")).unwrap();
+    fs::set_permissions(bin.join("busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    for applet in ["sh", "cat", "stat", "poweroff", "mount", "touch", "sync", "grep"] {
+        symlink("busybox", bin.join(applet)).unwrap();
+    }
+    for dir in ["proc", "sys", "dev", "run", "tmp"] {
+        fs::create_dir(root.path().join(dir)).unwrap();
+    }
+    fs::write(root.path().join("who"), "the host's tree\n").unwrap();
+    root
+}
+
+/// A directory as the root: the command runs in it; read-only it cannot be changed.
+#[test]
+fn root_over_9p_with_the_agent() {
+    let root = busybox_tree(Arch::Amd64);
+    let script = "cat /who; grep -c ' / 9p ro' /proc/mounts; touch /new; echo end";
+    let done = vmtest(["--arch", "amd64"])
+        .arg(format!("--root={}:ro", root.path().display()))
+        .args(["--", "sh", "-c", script])
+        .run();
+    done.code(0).stdout("the host's tree\n1\nend\n").says("Read-only file system");
+    assert!(!root.path().join("new").exists());
+}
+
+/// The tree's own init runs, with a kernel whose 9p is a module: an image of ours switches to it.
+#[test]
+fn root_over_9p_with_its_own_init() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = busybox_tree(Arch::Riscv64);
+    let init = root.path().join("my init");
+    let script = "#!/bin/sh\ncat /who > /seen\necho $$ >> /seen\nsync\npoweroff -f\n";
+    fs::write(&init, script).unwrap();
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
+    let done = vmtest(["--arch", "riscv64", "--append", "init=\"/my init\""])
+        .arg(format!("--root={}", root.path().display()))
+        .run();
+    done.code(0).says("switched itself off");
+    assert_eq!(fs::read_to_string(root.path().join("seen")).unwrap(), "the host's tree\n1\n");
 }

@@ -124,13 +124,23 @@ fn odd_paths_are_shared_all_the_same() {
     assets(Arch::Amd64);
     let dir = tempfile::tempdir().unwrap();
     let mut run = vmtest(["--arch=amd64"]);
-    let names: [&[u8]; 4] = [b"comma,space and=", b"line\nbreak", b"quote'\"\\", b"not-utf8-\xff"];
+    let names: [&[u8]; 4] = [b"comma,space and=", b"line\nbreak", b"quote'\":\\", b"not-utf8-\xff"];
     for (number, name) in names.iter().enumerate() {
         let path = dir.path().join(OsStr::from_bytes(name));
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("number"), number.to_string()).unwrap();
+        // A backslash and a colon of the name's own are written with a backslash.
+        let escaped: Vec<u8> = path
+            .as_os_str()
+            .as_bytes()
+            .iter()
+            .flat_map(|&byte| {
+                let escape: &[u8] = if b"\\:".contains(&byte) { b"\\" } else { b"" };
+                escape.iter().copied().chain([byte])
+            })
+            .collect();
         let mut flag = std::ffi::OsString::from("--share=");
-        flag.push(&path);
+        flag.push(OsStr::from_bytes(&escaped));
         flag.push(format!(":t{number}"));
         run = run.arg(flag);
     }

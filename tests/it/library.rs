@@ -6,8 +6,9 @@ use std::time::Duration;
 use vmtest::arch::Arch;
 use vmtest::blocking;
 use vmtest::configure::{
-    Config, event_callback, p9_directory, with_initramfs, with_kernel, with_qemu_args,
-    with_qemu_command, with_serial_output, with_task, with_vm_timeout, with_vmtest_ident,
+    Config, event_callback, p9_boot_directory, p9_directory, with_initramfs, with_kernel,
+    with_qemu_args, with_qemu_command, with_serial_output, with_task, with_vm_timeout,
+    with_vmtest_ident,
 };
 use vmtest::options::Environment;
 use vmtest::session::{self, Command, Init};
@@ -27,15 +28,25 @@ mod events_and_console;
 #[path = "../../examples/first_boot.rs"]
 mod first_boot;
 
+/// `VMTEST_ARCH`, else the host's architecture: `VMTEST_ARCH=arm cargo test --test it library::` runs
+/// all that can be on another.
+fn guest() -> Arch {
+    let environment = Environment::read().expect("the environment is usable");
+    let arch = session::guest_arch(None, &environment).expect("a host that vmtest knows");
+    assets(arch);
+    arch
+}
+
+/// For what needs programs of the host in the guest.
 fn host() -> Arch {
-    let arch = Arch::host().expect("tests run on a host that vmtest knows");
+    let arch = Arch::host().expect("a host that vmtest knows");
     assets(arch);
     arch
 }
 
 #[test]
 fn example_custom_device() {
-    host();
+    guest();
     custom_device::main().unwrap();
 }
 
@@ -47,13 +58,13 @@ fn example_first_boot() {
 
 #[test]
 fn example_events_and_console() {
-    host();
+    guest();
     events_and_console::main().unwrap();
 }
 
 #[test]
 fn a_hundred_thousand_events_a_share_and_tasks_in_one_boot() {
-    let arch = host();
+    let arch = guest();
     let share = tempfile::tempdir().unwrap();
     let (sender, numbers) = channel();
     let (told, heard) = channel();
@@ -61,8 +72,11 @@ fn a_hundred_thousand_events_a_share_and_tasks_in_one_boot() {
         for port in /sys/class/virtio-ports/*; do
             if [ "$(cat $port/name)" = numbers ]; then device=/dev/${port##*/}; fi
         done
+        # The console and the events at once: neither waits for the other.
+        yes flood | head -n 3000 > /dev/console &
         seq 0 99999 | sed 's/.*/{"hugelgupf_vmtest_guest_action":"guestevent","Actual":&}/' > $device
         echo '{"hugelgupf_vmtest_guest_action":"done"}' > $device
+        wait
         test "$VMTEST_IN_GUEST" = 1
         tr ' ' '\n' < /proc/cmdline | grep VMTEST_MOUNT9P_
         echo written > /mount/9p/out/file
@@ -82,13 +96,15 @@ fn a_hundred_thousand_events_a_share_and_tasks_in_one_boot() {
     let finished = script::run(arch, configuration, script).unwrap();
     assert_eq!(finished.stdout_text(), "VMTEST_MOUNT9P_fsdev0=out\n");
     assert!(numbers.into_iter().eq(0..100_000), "events are missing or out of order");
+    let console = String::from_utf8_lossy(&finished.console);
+    assert_eq!(console.matches("flood\r\n").count(), 3000, "the console is incomplete");
     assert_eq!(heard.into_iter().collect::<Vec<bool>>(), [true, true]);
     assert_eq!(std::fs::read_to_string(share.path().join("file")).unwrap(), "written\n");
 }
 
 #[test]
 fn a_script_that_fails_names_its_line() {
-    let arch = host();
+    let arch = guest();
     let script = "echo one\nif false; then echo no; fi\nsh -c 'echo why >&2; exit 3'\necho never\n";
     let error = script::run(arch, (), script).unwrap_err();
     assert_eq!(
@@ -132,7 +148,7 @@ fn a_rust_test_program_gives_a_result_for_each_test() {
 
 #[test]
 fn go_test_programs_give_a_result_for_each_test() {
-    let arch = host();
+    let arch = guest();
     let dir = tempfile::tempdir().unwrap();
     // What a program of `go test -c` prints with -test.v; Go itself is not needed for that.
     for (name, text) in [
@@ -159,7 +175,7 @@ fn go_test_programs_give_a_result_for_each_test() {
 
 #[test]
 fn a_kernel_that_panics_fails_the_wait() {
-    let arch = host();
+    let arch = guest();
     // Without an initramfs and a disk there is no root file system.
     let vm = start_for_test("panics", arch, with_vm_timeout(Duration::from_secs(180)));
     let error = vm.wait().unwrap_err();
@@ -170,7 +186,7 @@ fn a_kernel_that_panics_fails_the_wait() {
 
 #[test]
 fn qemus_refusal_comes_out_of_wait() {
-    let vm = start_for_test("refused", host(), with_qemu_args(["-nonsense"]));
+    let vm = start_for_test("refused", guest(), with_qemu_args(["-nonsense"]));
     let error = vm.wait().unwrap_err();
     let Some(MachineError::NeverRan { stderr }) = &error.machine else { panic!("{error}") };
     assert!(stderr.contains("-nonsense"), "{error}");
@@ -178,7 +194,7 @@ fn qemus_refusal_comes_out_of_wait() {
 
 #[test]
 fn a_machine_that_nobody_waited_for_fails_its_test() {
-    let arch = host();
+    let arch = guest();
     let pid = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let note = pid.clone();
     let test = std::panic::AssertUnwindSafe(move || {
@@ -195,7 +211,7 @@ fn a_machine_that_nobody_waited_for_fails_its_test() {
 
 #[test]
 fn kill_and_signal_and_dropping_end_a_machine() {
-    let arch = host();
+    let arch = guest();
     let start = || blocking::start(arch, with_qemu_command(NO_QEMU)).unwrap();
     let vm = start();
     vm.kill();
@@ -215,7 +231,7 @@ fn kill_and_signal_and_dropping_end_a_machine() {
 
 #[test]
 fn a_limit_ends_a_machine_and_the_last_partial_line_is_kept() {
-    let arch = host();
+    let arch = guest();
     let (sender, lines) = channel::<String>();
     let printer = vmtest::vm::lines::sink(move |line: &str| {
         let _ = sender.send(line.to_owned());
@@ -234,7 +250,7 @@ fn a_limit_ends_a_machine_and_the_last_partial_line_is_kept() {
 
 #[test]
 fn what_cannot_be_prepared_is_said_by_name() {
-    let arch = host();
+    let arch = guest();
     let prepared = |configurator: vmtest::configure::Boxed<'_>, init| {
         let error = session::configure(arch, configurator, init).unwrap_err();
         assert!(error.hint().is_some(), "{error} has no hint");
@@ -268,7 +284,7 @@ fn what_cannot_be_prepared_is_said_by_name() {
 
 #[test]
 fn without_assets_what_is_missing_is_said_by_name() {
-    let arch = host();
+    let arch = guest();
     let dir = tempfile::tempdir().unwrap();
     let environment = Environment { cache_dir: Some(dir.path().into()), ..Environment::default() };
     let error = session::prepare(Config::new(arch), &environment, Init::Own).unwrap_err();
@@ -324,8 +340,116 @@ fn skips_everywhere() {
 
 #[test]
 fn a_command_of_the_agent_and_no_command() {
-    let arch = host();
+    let arch = guest();
     let finished = blocking::run(arch, (), Command::new("false")).unwrap();
     let error = finished.passed().unwrap_err();
     assert_eq!(error.to_string(), "failed with status 1");
+}
+
+#[test]
+fn kernel_parameters_need_a_kernel() {
+    let arch = guest();
+    let config = |config: &mut Config| {
+        config.kernel = vmtest::configure::Kernel::None;
+        config.options.kernel_args.push("quiet".into());
+        Ok(())
+    };
+    let error = session::configure(arch, config, Init::Own).unwrap_err();
+    assert_eq!(error.to_string(), "kernel argument `quiet` without a kernel");
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn an_initramfs_can_be_given_instead_of_built() {
+    let arch = guest();
+    let dir = tempfile::tempdir().unwrap();
+    let mut built = session::configure(arch, (), Init::Agent(None)).unwrap();
+    built.build_image().unwrap();
+    let path = dir.path().join("image.cpio");
+    let mut image = built.resources.initramfs.take().unwrap();
+    std::io::copy(&mut image, &mut std::fs::File::create(&path).unwrap()).unwrap();
+
+    let environment = Environment::read().unwrap();
+    let environment = Environment { initramfs_override: Some(path.clone()), ..environment };
+    let init = || Init::Agent(Some(Command::new("true")));
+    let prepared = session::prepare(Config::new(arch), &environment, init()).unwrap();
+    assert_eq!(prepared.initramfs.as_ref().unwrap().path, Some(path));
+    let runtime = vmtest::vm::BlockingRuntime::new().unwrap();
+    runtime.block_on(prepared.run()).unwrap().passed().unwrap();
+
+    let environment = Environment { initramfs_override: Some("/no/image".into()), ..environment };
+    let error = session::prepare(Config::new(arch), &environment, init()).unwrap_err();
+    assert!(matches!(error, session::Error::Read { what: "initramfs", .. }), "{error}");
+}
+
+/// Distributions have 9p as a module, so an initramfs loads it and changes over to the share, as their
+/// own do.
+#[test]
+fn a_directory_of_the_host_is_the_root_file_system() {
+    let arch = guest();
+    let given = assets(arch);
+    let root = tempfile::tempdir().unwrap();
+    let shell = root.path().join("busybox");
+    std::fs::copy(given.shell.unwrap().path, &shell).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&shell, mode).unwrap();
+    let script = "#!/busybox sh\necho \"on the share: $(/busybox cat /from-host)\"\n\
+        echo guest > /from-guest\n/busybox poweroff -f\n";
+    let init = root.path().join("init");
+    std::fs::write(&init, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&init, mode).unwrap();
+    std::fs::write(root.path().join("from-host"), "hello").unwrap();
+
+    let mut image = vmtest::initramfs::Builder::new(arch);
+    image.file_followed(&shell, Some("/busybox"));
+    image.dir("/root", 0o755);
+    let mut script = String::from("#!/busybox sh\n");
+    if let Some(dir) = given.kernel.unwrap().modules {
+        let modules = vmtest::initramfs::modules::Modules::open(&dir).unwrap();
+        let wanted =
+            ["virtio_pci", "9pnet_virtio", "9p"].map(vmtest::initramfs::modules::Request::optional);
+        for module in modules.select(&wanted, &Default::default()).unwrap().modules {
+            let path = format!("/{}.ko", module.name);
+            image.bytes(&path, 0o644, modules.load(&module, arch).unwrap().bytes);
+            script.push_str(&format!("/busybox insmod {path}\n"));
+        }
+    }
+    script.push_str("/busybox mount -t 9p -o trans=virtio,version=9p2000.L /dev/root /root\n");
+    script.push_str("exec /busybox switch_root /root /init\n");
+    image.bytes("/init", 0o755, script.into_bytes());
+    let mut initramfs = tempfile::NamedTempFile::new().unwrap();
+    image.finish().unwrap().write_to(initramfs.as_file_mut()).unwrap();
+
+    let config = (with_initramfs(initramfs.path()), p9_boot_directory(root.path()));
+    let vm = start_for_test("9p-root", arch, config);
+    vm.console().expect("on the share: hello", Duration::from_secs(180)).unwrap();
+    assert_eq!(vm.wait().unwrap(), End::PoweredOff);
+    assert_eq!(std::fs::read_to_string(root.path().join("from-guest")).unwrap(), "guest\n");
+}
+
+#[test]
+fn the_environments_firmware_is_the_default() {
+    let arch = Arch::Amd64;
+    assets(arch);
+    let config = || {
+        let mut config = Config::new(arch);
+        config.apply(vmtest::configure::with_default_ovmf()).unwrap();
+        config
+    };
+    let environment = Environment {
+        ovmf_code: Some("/the/code".into()),
+        ovmf_vars: Some("/the/vars".into()),
+        ..Environment::read().unwrap()
+    };
+    let prepared = session::prepare(config(), &environment, Init::Own).unwrap();
+    let argv = prepared.plan.quoted(vmtest::plan::Spelling::Typed);
+    assert!(argv.to_string_lossy().contains("file=/the/code"), "{}", argv.display());
+
+    let dir = tempfile::tempdir().unwrap();
+    let bare = Environment { cache_dir: Some(dir.path().into()), ..Environment::default() };
+    let mut config = config();
+    config.apply(with_kernel(assets(arch).kernel.unwrap().image.path)).unwrap();
+    let error = session::prepare(config, &bare, Init::Own).unwrap_err();
+    assert!(matches!(error, session::Error::NoFirmware { .. }) && error.hint().is_some());
 }

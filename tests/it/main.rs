@@ -11,5 +11,6 @@ mod initramfs;
 mod layers;
 mod library;
 mod parity;
+mod programs;
 mod shell;
 mod support;

@@ -18,6 +18,7 @@ mod network;
 mod output;
 pub(crate) mod power;
 mod reaper;
+mod root;
 mod standalone;
 mod stdin;
 mod wait_ports;
@@ -42,9 +43,12 @@ pub(crate) fn main() -> ! {
     if let Err(error) = rustix::system::sethostname(b"vmtest") {
         notices.push(format!("cannot set the host name: {error}"));
     }
-    let _ = fs::create_dir_all("/root");
-    let _ = rustix::fs::chmod("/root", Mode::from_raw_mode(0o700));
-    link_shell(&mut notices);
+    let own_root = root::switch(&mut notices);
+    if !own_root {
+        let _ = fs::create_dir_all("/root");
+        let _ = rustix::fs::chmod("/root", Mode::from_raw_mode(0o700));
+        link_shell(&mut notices);
+    }
     network::loopback_up();
     // Processes that are children of ours from the next step on must be reaped.
     let (sender, events) = std::sync::mpsc::channel();
@@ -53,6 +57,22 @@ pub(crate) fn main() -> ! {
     match wait_ports::wait_for_control() {
         Ok(ports) => {
             agent::run(agent::Start { ports, notices, modules, init_secs, reaper, events, sender })
+        }
+        Err(_) if own_root => {
+            notices.iter().for_each(|notice| log(notice));
+            root::become_init()
+        }
+        // The kernel started us under the name that only vmtest's host gives: it waits for a hello.
+        Err(why) if std::env::args_os().next().is_some_and(|name| name == proto::GUEST_PROGRAM) => {
+            notices.iter().for_each(|notice| log(notice));
+            write_kmsg(
+                1,
+                &format!(
+                    "no way to the host: {why}. The kernel needs CONFIG_VIRTIO_PCI and \
+                     CONFIG_VIRTIO_CONSOLE, built in, or as modules that `--modules` names"
+                ),
+            );
+            power::off()
         }
         Err(why) => {
             notices.push(why);

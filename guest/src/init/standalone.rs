@@ -83,7 +83,7 @@ fn uinit_arguments() -> Vec<OsString> {
 }
 
 /// The words of the kernel's command line; double quotes keep blanks in a word and vanish.
-fn words(cmdline: &str) -> impl Iterator<Item = String> {
+pub(super) fn words(cmdline: &str) -> impl Iterator<Item = String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quoted = false;

@@ -81,7 +81,7 @@ fn an_unknown_command_names_the_option_that_silences_it() {
     refused(&image, &["--default-sh gosh", "no command `gosh`", "`--default-sh=`"]);
     let mut quote = builder();
     quote.command(Role::Uinit, "echo 'open");
-    refused(&quote, &["open quote"]);
+    refused(&quote, &["unbalanced quotes"]);
 }
 
 #[test]
