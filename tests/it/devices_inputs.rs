@@ -255,3 +255,31 @@ fn with_device(device: impl vmtest::qemu::Device + 'static) -> Options {
     options.device(device);
     options
 }
+
+/// A device from outside the crate, with the errors that are there for such ones.
+#[derive(Debug)]
+struct Picky(vmtest::plan::PlanError);
+
+impl vmtest::qemu::Device for Picky {
+    fn plan(&self, _: &mut vmtest::plan::Planner) -> Result<(), vmtest::plan::PlanError> {
+        Err(self.0.clone())
+    }
+}
+
+#[test]
+fn errors_of_devices_from_outside_come_out_of_the_plan() {
+    use vmtest::plan::PlanError;
+    let arch = vmtest::arch::Arch::Arm;
+    for (error, text) in [
+        (
+            PlanError::NotOnArch { what: "an ISA card".into(), arch },
+            "an ISA card cannot be had on arm",
+        ),
+        (PlanError::Other("no more slots".into()), "no more slots"),
+    ] {
+        let mut options = vmtest::options::Options::new(arch);
+        options.device(Picky(error.clone()));
+        let given = vmtest::plan::Plan::new(&options).unwrap_err();
+        assert_eq!((given.to_string(), &given), (text.to_owned(), &error));
+    }
+}

@@ -197,6 +197,13 @@ fn a_full_disk_is_said_and_the_run_goes_on() {
 }
 
 #[test]
+fn no_place_for_temporary_files() {
+    assets(Arch::Amd64);
+    let done = vmtest(["--", "true"]).env("TMPDIR", "/no/such/directory").run();
+    done.code(69).says("temporary file").says("TMPDIR");
+}
+
+#[test]
 fn qemu_that_is_missing_refuses_or_dies() {
     assets(Arch::Amd64);
     let done = vmtest(["--qemu=/no/such/qemu"]).run();
