@@ -76,13 +76,14 @@ fn everything(arch: Arch) {
     }
 }
 
-/// A panic ends the run at once, with its reason and its own exit code.
+/// A panic ends the run at once, with its reason and its own exit code. What was written in the very
+/// last moment is in a pipe of the guest's that nobody empties any more, hence the second between.
 fn panics(arch: Arch) {
     assets(arch);
     let dir = tempfile::tempdir().unwrap();
     let done = vmtest(["--arch", arch.name()])
         .arg(format!("--artifacts={}", dir.path().display()))
-        .args(["--", "sh", "-c", "echo before; echo c > /proc/sysrq-trigger; sleep 60"])
+        .args(["--", "sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger; sleep 60"])
         .run();
     done.code(70).stdout("before\n").says("sysrq triggered crash");
     let report = std::fs::read_to_string(dir.path().join("run.json")).unwrap();
