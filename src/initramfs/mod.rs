@@ -28,6 +28,7 @@ pub mod modules;
 mod needs;
 mod problem;
 mod publish;
+mod pump;
 pub mod report;
 mod tree;
 mod uroot;
