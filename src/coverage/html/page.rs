@@ -150,7 +150,8 @@ impl Page {
     /// The sums of a directory or file: a card for each architecture, and one for all of them.
     pub(super) fn cards_of(&mut self, site: &Site<'_>, row: &Row) {
         self.raw("<div class=cards>");
-        if site.totals.archs.len() != 1 {
+        // Where one architecture has code, it is all.
+        if row.by_arch.iter().flatten().count() != 1 {
             self.card("all architectures", row.all);
         }
         for (arch, sum) in site.totals.archs.iter().zip(&row.by_arch) {
@@ -183,7 +184,8 @@ impl Page {
     /// A list of directories or files with their sums.
     pub(super) fn list(&mut self, what: &str, site: &Site<'_>, rows: Vec<(Link, &Row)>) {
         let several = site.totals.archs.len() > 1;
-        let _ = write!(self.text, "<div class=scroll><table class=list><thead><tr><th>{what}");
+        let _ =
+            write!(self.text, "<div class=scroll><table class=\"list sums\"><thead><tr><th>{what}");
         for arch in &site.totals.archs {
             let arch = if several { format!("Lines, {arch}") } else { "Lines".to_owned() };
             let _ = write!(self.text, "<th class=n>{}", Escaped(&arch));

@@ -39,8 +39,7 @@ pub(super) fn instrumented(path: &Path) -> io::Result<Option<Instrumented>> {
     if file.read_exact_at(&mut head, 0).is_err() || head[..4] != *header::ELFMAG {
         return Ok(None);
     }
-    let Some((sections, ctx)) = sections(&file, &head)? else { return Ok(None) };
-    let _ = ctx;
+    let Some(sections) = sections(&file, &head)? else { return Ok(None) };
     let Some((_, offset, size)) = sections.iter().find(|(name, ..)| name == NAMES) else {
         return Ok(None);
     };
@@ -57,7 +56,7 @@ pub(super) fn instrumented(path: &Path) -> io::Result<Option<Instrumented>> {
 /// Name, offset and size of each section.
 type Sections = Vec<(Vec<u8>, u64, u64)>;
 
-fn sections(file: &File, head: &[u8]) -> io::Result<Option<(Sections, Ctx)>> {
+fn sections(file: &File, head: &[u8]) -> io::Result<Option<Sections>> {
     let container = match head[header::EI_CLASS] {
         header::ELFCLASS32 => Container::Little,
         header::ELFCLASS64 => Container::Big,
@@ -75,11 +74,15 @@ fn sections(file: &File, head: &[u8]) -> io::Result<Option<(Sections, Ctx)>> {
     if header.e_shoff == 0 || count == 0 || count > MAX_SECTIONS {
         return Ok(None);
     }
-    let mut bytes = vec![0; (count * entry) as usize];
-    if file.read_exact_at(&mut bytes, header.e_shoff).is_err() {
+    // For goblin an offset of 0 means that there are none: the table begins after one empty entry.
+    let first = entry as usize;
+    let mut bytes = vec![0; first + (count * entry) as usize];
+    if file.read_exact_at(&mut bytes[first..], header.e_shoff).is_err() {
         return Ok(None);
     }
-    let Ok(headers) = SectionHeader::parse(&bytes, 0, count as usize, ctx) else { return Ok(None) };
+    let Ok(headers) = SectionHeader::parse(&bytes, first, count as usize, ctx) else {
+        return Ok(None);
+    };
     let Some(strings) = headers.get(usize::from(header.e_shstrndx)) else { return Ok(None) };
     let mut table = Vec::new();
     let mut from = File::try_clone(file)?;
@@ -91,7 +94,7 @@ fn sections(file: &File, head: &[u8]) -> io::Result<Option<(Sections, Ctx)>> {
     };
     let found =
         headers.iter().map(|section| (name(section.sh_name), section.sh_offset, section.sh_size));
-    Ok(Some((found.collect(), ctx)))
+    Ok(Some(found.collect()))
 }
 
 impl Instrumented {
