@@ -7,7 +7,7 @@ linux_suite=trixie linux_series=6.12 linux_recipe=1
 ## The tools
 
 # What a build needs besides a C compiler: a program and the package that brings it.
-linux_tools=(make:make flex:flex bison:bison bc:bc cpio:cpio perl:perl gzip:gzip xz:xz-utils)
+linux_tools=(make:make flex:flex bison:bison bc:bc perl:perl gzip:gzip xz:xz-utils)
 llvm_minimum=15
 
 # linux_llvm: sets llvm to what `make LLVM=` wants: 1 for `clang` itself, -19 for `clang-19`.
