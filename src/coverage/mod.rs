@@ -16,6 +16,7 @@ mod llvm;
 pub mod model;
 mod problem;
 pub mod record;
+pub mod run_dir;
 mod sources;
 pub mod table;
 mod tools;

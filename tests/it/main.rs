@@ -9,6 +9,7 @@ mod devices_inputs;
 mod golden;
 mod hostile;
 mod initramfs;
+mod kernels;
 mod layers;
 mod library;
 mod parity;
