@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Done, vmtest};
+use crate::support::{DEADLINE, Done, vmtest};
 
 /// Ten calls of `sq`, none of `never`; line 9 depends on the argument.
 const PROGRAM: &str = "\
@@ -337,8 +338,8 @@ fn a_missing_gcov_is_named_with_its_package() {
 }
 
 /// A kernel's archive with the counters of a program, and members that nobody should write.
-fn kernel(place: &Place, hostile: bool) {
-    let counters = place.gcov_program("gcc", "made", "open");
+fn kernel(place: &Place, compiler: &str, hostile: bool) {
+    let counters = place.gcov_program(compiler, "made", "open");
     let bytes = fs::read(&counters).unwrap();
     fs::create_dir_all(place.at("notes/fs")).unwrap();
     fs::rename(place.at("build/open.gcno"), place.at("notes/fs/open.gcno")).unwrap();
@@ -394,8 +395,17 @@ fn add(
 
 #[test]
 fn a_kernel_that_was_built_elsewhere_has_its_sources_here() {
+    built_elsewhere("gcc");
+}
+
+#[test]
+fn a_kernel_that_clang_built_elsewhere_has_its_sources_here() {
+    built_elsewhere("clang");
+}
+
+fn built_elsewhere(compiler: &str) {
     let place = Place::new();
-    kernel(&place, false);
+    kernel(&place, compiler, false);
     let (done, lcov) = place.lcov(&["--strict"]);
     done.code(0);
     let source = place.at("kernel source/open.c");
@@ -410,7 +420,7 @@ fn a_kernel_that_was_built_elsewhere_has_its_sources_here() {
 #[test]
 fn hostile_archives_write_nothing_and_the_good_part_is_kept() {
     let place = Place::new();
-    kernel(&place, true);
+    kernel(&place, "gcc", true);
     let (done, lcov) = place.lcov(&[]);
     done.code(0)
         .says("outside/x.gcda: its name has `..` in it")
@@ -554,6 +564,33 @@ fn files_are_chosen_and_gates_are_kept() {
     done.code(0);
     report(&["--source-root", "=x"]).code(2).says("has an empty part");
     vmtest(["coverage", "merge", "-o", "x.what"]).arg(&one).run().code(2).says("--format");
+}
+
+#[test]
+fn an_interrupted_report_leaves_nothing_behind() {
+    let place = Place::new();
+    place.gcov_program("gcc", "run", "prog");
+    place.record("run", "run", "amd64", &json!({}));
+    let slow = place.write("slow", "#!/bin/sh\nexec sleep 60\n");
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let html = place.at("html");
+    let running = vmtest(["coverage", "report"])
+        .arg(place.at("suite"))
+        .arg("--gcov")
+        .arg(&slow)
+        .arg("--html")
+        .arg(&html)
+        .start();
+    let deadline = Instant::now() + DEADLINE;
+    while running.survivor_pids().is_empty() {
+        assert!(Instant::now() < deadline, "gcov was not started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    rustix::process::kill_process(running.pid(), rustix::process::Signal::INT).unwrap();
+    // `wait` looks for temporary files and processes that are left.
+    let done = running.wait();
+    done.code(130).stdout("").says("interrupted by SIGINT");
+    assert!(!html.exists());
 }
 
 #[test]
