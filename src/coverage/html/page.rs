@@ -213,11 +213,11 @@ impl Page {
         self.raw("<td class=n>");
         match ratio.and_then(|ratio| Some((ratio, percent(ratio)?))) {
             Some((ratio, percent)) => {
+                let (hit, found) = (ratio.hit, ratio.found);
+                let _ = write!(self.text, "<b>{percent}%</b> <small>{hit}/{found}</small>");
                 if bar {
                     self.bar(ratio);
                 }
-                let (hit, found) = (ratio.hit, ratio.found);
-                let _ = write!(self.text, " <b>{percent}%</b> <small>{hit}/{found}</small>");
             }
             None => self.raw("<span class=none>–</span>"),
         }
