@@ -192,7 +192,18 @@ fn load(args: &InputArgs, cancel: Cancel) -> Result<Loaded, Failure> {
         };
         return Err(Failure::missing(text, hint));
     }
+    absent(&loaded);
     Ok(loaded)
+}
+
+/// Says so where sources are not on this host: tools that show lines need them.
+fn absent(loaded: &Loaded) {
+    let mut paths = loaded.coverage.files.keys().filter(|path| !Path::new(path).is_file());
+    if let Some(first) = paths.next() {
+        let (missing, all) = (1 + paths.count(), loaded.coverage.files.len());
+        ui::note(&format!("{missing} of {all} sources are not on this host, such as {first}"));
+        ui::hint("--source-root FROM=DIR says where they are");
+    }
 }
 
 fn source_root(value: &OsStr) -> Result<SourceRoot, Failure> {

@@ -562,6 +562,9 @@ fn files_are_chosen_and_gates_are_kept() {
     let done = report(&["--files", "--source-root", &root]);
     // The first `=` divides, and the name of this place has one.
     done.code(0);
+    let moved = place.at("moved");
+    fs::rename(place.at("src"), &moved).unwrap();
+    report(&[]).code(0).says("1 of 1 sources are not on this host, such as");
     report(&["--source-root", "=x"]).code(2).says("has an empty part");
     vmtest(["coverage", "merge", "-o", "x.what"]).arg(&one).run().code(2).says("--format");
 }
