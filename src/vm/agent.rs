@@ -50,7 +50,13 @@ impl Agent {
                 }
             }
         });
-        Agent { requests, messages: BufReader::new(read), next_id: 1, notices: Vec::new(), begun: Vec::new() }
+        Agent {
+            requests,
+            messages: BufReader::new(read),
+            next_id: 1,
+            notices: Vec::new(),
+            begun: Vec::new(),
+        }
     }
 
     pub(crate) fn requests(&self) -> Requests {
@@ -114,13 +120,12 @@ impl Agent {
     /// The next message that is no remark. Nothing is lost when the caller stops waiting.
     pub(crate) async fn next(&mut self) -> Result<Message, AgentError> {
         loop {
-            let line =
-                continue_line(&mut self.messages, &mut self.begun, MAX_LINE_BYTES).await.map_err(
-                    |error| match error.kind() {
-                        io::ErrorKind::InvalidData => AgentError::Protocol(error.to_string()),
-                        _ => AgentError::Gone,
-                    },
-                )?;
+            let line = continue_line(&mut self.messages, &mut self.begun, MAX_LINE_BYTES)
+                .await
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidData => AgentError::Protocol(error.to_string()),
+                    _ => AgentError::Gone,
+                })?;
             let Some(line) = line else { return Err(AgentError::Gone) };
             match serde_json::from_slice(&line) {
                 Ok(Message::Notice { text }) => self.notices.push(text),

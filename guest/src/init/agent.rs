@@ -249,7 +249,8 @@ impl Agent {
         })?;
         let sender = self.sender.clone();
         std::thread::spawn(move || {
-            let result = coverage::collect_kernel(Path::new(coverage::KERNEL_DIR), PortWriter(port));
+            let result =
+                coverage::collect_kernel(Path::new(coverage::KERNEL_DIR), PortWriter(port));
             let failed =
                 |error: coverage::Error| Failure { errno: error.errno(), text: chain(&error) };
             let _ = sender.send(Event::CoverageDone { id, result: result.map_err(failed) });
