@@ -24,6 +24,7 @@ mod tools;
 use std::io;
 use std::path::PathBuf;
 
+pub use llvm::is_instrumented;
 pub use problem::Problem;
 pub use sources::{SourceRoot, Sources};
 pub use tools::{Cancel, ToolError, Tools};

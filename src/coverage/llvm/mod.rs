@@ -82,6 +82,12 @@ pub(crate) fn profiles(
     );
 }
 
+/// Whether a file is a program or library with LLVM's instrumentation for coverage. One that cannot be
+/// read is none.
+pub fn is_instrumented(path: &Path) -> bool {
+    matches!(objects::instrumented(path), Ok(Some(_)))
+}
+
 fn raw_profiles(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
