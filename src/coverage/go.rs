@@ -234,7 +234,9 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> (BTreeMap<String, Vec<(u32, u64)>>, Vec<Wrong>) {
+    type Lines = BTreeMap<String, Vec<(u32, u64)>>;
+
+    fn parse(text: &str) -> (Lines, Vec<Wrong>) {
         let mut found = BTreeMap::new();
         let wrong = read(&mut text.as_bytes(), |name, file| {
             let lines = file.lines().iter().map(|line| (line.line, line.count)).collect();

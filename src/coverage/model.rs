@@ -168,6 +168,10 @@ impl FileCoverage {
             }
             same
         });
+        // Most of these are kept to the end, and grew by doubling.
+        lines.shrink_to_fit();
+        functions.shrink_to_fit();
+        branches.shrink_to_fit();
         FileCoverage { lines, functions, branches }
     }
 
@@ -250,6 +254,7 @@ fn merge<T: Copy, K: Ord>(
         merged.push(item);
     }
     merged.extend(others);
+    merged.shrink_to_fit();
     *all = merged;
 }
 

@@ -181,12 +181,11 @@ fn convert(
     );
 }
 
+/// Gets an object's number, the directory that names are relative to, a source's name and coverage.
+type Add<'a> = dyn Fn(usize, Option<&str>, &str, FileCoverage) + 'a;
+
 /// Calls the tool for a batch.
-fn run(
-    collector: &Collector<'_>,
-    batch: &Batch,
-    add: &dyn Fn(usize, Option<&str>, &str, FileCoverage),
-) -> Result<(), Vec<Problem>> {
+fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Vec<Problem>> {
     let all = |why: String, hint: Option<String>| -> Vec<Problem> {
         let objects = batch.objects.iter();
         objects

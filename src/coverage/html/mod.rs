@@ -161,6 +161,9 @@ fn pages(coverage: &Coverage, totals: &Totals, dest: &Path) -> io::Result<()> {
 /// The first page.
 fn index(site: &Site<'_>, directories: &BTreeMap<&str, Vec<&str>>) -> String {
     let mut page = Page::new("", "Coverage", &[]);
+    page.raw("<p class=note>");
+    page.text(&format!("{} files in {}", site.coverage.files.len(), site.shown_directory("")));
+    page.raw("</p>");
     page.cards(site);
     tests(&mut page, site);
     let rows = directories.keys().map(|path| {
@@ -198,8 +201,13 @@ fn tests(page: &mut Page, site: &Site<'_>) {
         page.text(&test.name);
         page.raw("<td>");
         page.text(&test.arch);
-        page.raw("<td>");
-        page.text(test.verdict.as_deref().unwrap_or("unknown"));
+        let verdict = test.verdict.as_deref().unwrap_or("unknown");
+        page.raw(match verdict {
+            "passed" => "<td class=good>",
+            "unknown" => "<td>",
+            _ => "<td class=bad>",
+        });
+        page.text(verdict);
         page.raw(&format!("<td class=n>{files}<td class=n>{hit}<td class=path>"));
         page.text(&test.missing.join("; "));
     }

@@ -213,11 +213,11 @@ impl Page {
         self.raw("<td class=n>");
         match ratio.and_then(|ratio| Some((ratio, percent(ratio)?))) {
             Some((ratio, percent)) => {
+                let (hit, found) = (ratio.hit, ratio.found);
+                let _ = write!(self.text, "<b>{percent}%</b> <small>{hit}/{found}</small>");
                 if bar {
                     self.bar(ratio);
                 }
-                let (hit, found) = (ratio.hit, ratio.found);
-                let _ = write!(self.text, " <b>{percent}%</b> <small>{hit}/{found}</small>");
             }
             None => self.raw("<span class=none>–</span>"),
         }
@@ -239,7 +239,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push('\u{202f}');
         }
         out.push(digit);

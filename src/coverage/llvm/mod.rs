@@ -6,6 +6,7 @@
 
 mod objects;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,7 +21,7 @@ use super::problem::{Problem, chain};
 use super::record::Object;
 use super::sources::{Base, Resolver};
 use super::tools::{Llvm, ToolError, hint_llvm};
-use objects::Instrumented;
+use objects::{Fit, Instrumented};
 
 /// What raw profiles begin with, as the machine stores it; the `R` is for 32-bit programs.
 const MAGIC: [[u8; 8]; 4] = [
@@ -138,15 +139,17 @@ fn groups(
                 continue;
             }
         };
-        let owner = programs.iter().position(|program| {
-            File::open(&path).is_ok_and(|mut file| program.wrote(&mut file).unwrap_or(false))
+        let fits = programs.iter().enumerate().map(|(index, program)| {
+            (program.fit(&path, format).unwrap_or(Fit::None), Reverse(index))
         });
+        let best = fits.max().filter(|(fit, _)| *fit != Fit::None);
+        let owner = best.map(|(_, Reverse(index))| index);
         match owner {
             Some(owner) => groups.entry((owner, format)).or_default().push(path),
             None => {
                 let why = match programs {
                     [] => "there is no instrumented program to make sense of it",
-                    _ => "it is of none of the run's programs, or cut short",
+                    _ => "it is of none of the run's programs, of another build, or cut short",
                 };
                 collector.problem(Problem::at(&path, why).hint(format!(
                     "`objects` in {} names the programs; was one built anew after the run?",

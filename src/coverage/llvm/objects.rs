@@ -1,8 +1,8 @@
 //! Which program a profile is of.
 //!
 //! A program has the names of its instrumented functions in a section that is loaded, packed as the
-//! compiler packed them; its profiles carry the same bytes. That is better than a build id, which
-//! not every linker writes, and it also holds for profiles of several runs that were pooled.
+//! compiler packed them; its profiles carry the same bytes. Two programs, or two builds of one, may
+//! have functions of the same names: then the build id decides, if the linker wrote one.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,6 +17,11 @@ use memchr::memmem::Finder;
 /// The section with the names of functions, and with the map from counters to source.
 const NAMES: &[u8] = b"__llvm_prf_names";
 const MAP: &[u8] = b"__llvm_covmap";
+/// The section with the build id, and how much of it comes before the id: a note's head.
+const BUILD_ID: &[u8] = b".note.gnu.build-id";
+const NOTE_HEAD: u64 = 16;
+/// The first raw format whose third word is the size of its build ids.
+const HAS_BUILD_IDS: u64 = 8;
 /// No program has more sections than this.
 const MAX_SECTIONS: u64 = 1 << 16;
 /// No section of names is larger.
@@ -29,6 +34,18 @@ pub(super) struct Instrumented {
     /// Whether it has the map from counters to source: strip(1) takes it away.
     pub(super) mapped: bool,
     names: Vec<u8>,
+    build_id: Option<Vec<u8>>,
+}
+
+/// How well a profile fits a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    /// It is of another program or build.
+    None,
+    /// It has the same functions.
+    Names,
+    /// It has the same functions and build id.
+    Build,
 }
 
 /// Reads a file's sections; `None` if it is no ELF file or is not instrumented.
@@ -50,7 +67,13 @@ pub(super) fn instrumented(path: &Path) -> io::Result<Option<Instrumented>> {
     }
     let mut names = vec![0; *size as usize];
     file.read_exact_at(&mut names, *offset)?;
-    Ok(Some(Instrumented { path: path.to_owned(), mapped, names }))
+    let note = sections.iter().find(|(name, ..)| name == BUILD_ID);
+    let build_id = note.and_then(|(_, offset, size)| {
+        let size = size.checked_sub(NOTE_HEAD).filter(|size| (8..=64).contains(size))?;
+        let mut id = vec![0; size as usize];
+        file.read_exact_at(&mut id, offset.checked_add(NOTE_HEAD)?).ok().map(|()| id)
+    });
+    Ok(Some(Instrumented { path: path.to_owned(), mapped, names, build_id }))
 }
 
 /// Name, offset and size of each section.
@@ -98,9 +121,24 @@ fn sections(file: &File, head: &[u8]) -> io::Result<Option<Sections>> {
 }
 
 impl Instrumented {
-    /// Whether a profile is of this program.
-    pub(super) fn wrote(&self, profile: &mut dyn Read) -> io::Result<bool> {
-        contains(profile, &self.names)
+    /// How well a profile of a raw format fits this program.
+    pub(super) fn fit(&self, profile: &Path, format: u64) -> io::Result<Fit> {
+        let mut file = File::open(profile)?;
+        if !contains(&mut file, &self.names)? {
+            return Ok(Fit::None);
+        }
+        let Some(id) = self.build_id.as_ref().filter(|_| format >= HAS_BUILD_IDS) else {
+            return Ok(Fit::Names);
+        };
+        let mut head = [0; 24];
+        file.read_exact_at(&mut head, 0)?;
+        if head[16..] == [0; 8] {
+            return Ok(Fit::Names);
+        }
+        io::Seek::rewind(&mut file)?;
+        // The ids come right after the head.
+        let found = contains(&mut file.take(4096), id)?;
+        Ok(if found { Fit::Build } else { Fit::None })
     }
 }
 
