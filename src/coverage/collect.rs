@@ -1,15 +1,18 @@
 //! Where converters put what they find, from several threads.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread;
+
+use crate::formats::gcov::Writer;
 
 use super::model::{Coverage, FileCoverage, TestId};
 use super::problem::Problem;
 use super::sources::{Resolver, Sources};
-use super::tools::Tools;
+use super::tools::{Llvm, Tools};
 
 /// What is common to all converters of a report.
 #[derive(Debug)]
@@ -22,13 +25,28 @@ pub(crate) struct Collector<'a> {
     pub(crate) jobs: usize,
     coverage: Mutex<Coverage>,
     problems: Mutex<Vec<Problem>>,
+    /// Looking for tools starts some: once is enough.
+    gcovs: Mutex<BTreeMap<Writer, Result<Vec<PathBuf>, String>>>,
+    llvms: OnceLock<Vec<Llvm>>,
 }
 
 impl<'a> Collector<'a> {
     pub(crate) fn new(tools: &'a Tools, sources: &'a Sources, scratch: &'a Path) -> Collector<'a> {
         let jobs = thread::available_parallelism().map_or(2, usize::from).min(8);
         let (coverage, problems) = (Mutex::default(), Mutex::default());
-        Collector { tools, sources, scratch, jobs, coverage, problems }
+        let (gcovs, llvms) = (Mutex::default(), OnceLock::new());
+        Collector { tools, sources, scratch, jobs, coverage, problems, gcovs, llvms }
+    }
+
+    /// As [`Tools::gcov_for`].
+    pub(crate) fn gcov_for(&self, writer: Writer) -> Result<Vec<PathBuf>, String> {
+        let mut known = self.gcovs.lock().unwrap_or_else(|err| err.into_inner());
+        known.entry(writer).or_insert_with(|| self.tools.gcov_for(writer)).clone()
+    }
+
+    /// As [`Tools::llvm_dirs`].
+    pub(crate) fn llvm_dirs(&self) -> &[Llvm] {
+        self.llvms.get_or_init(|| self.tools.llvm_dirs())
     }
 
     /// What has been found so far.

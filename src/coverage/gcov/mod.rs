@@ -193,7 +193,6 @@ fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Ve
             .collect()
     };
     let words = collector
-        .tools
         .gcov_for(batch.writer)
         .map_err(|hint| all(format!("no tool reads what {} wrote", batch.writer), Some(hint)))?;
     let mut command = Command::new(&words[0]);

@@ -193,15 +193,15 @@ fn export(
     fs::write(scratch.path().join("list"), list)
         .map_err(|error| Problem::at(scratch.path(), error))?;
     let mut failed = None;
-    for llvm in collector.tools.llvm_dirs() {
-        let merged = match merge(collector, &llvm, scratch.path(), group) {
+    for llvm in collector.llvm_dirs() {
+        let merged = match merge(collector, llvm, scratch.path(), group) {
             Ok(complaints) => complaints,
             Err(error) => {
                 failed = Some((llvm, error));
                 continue;
             }
         };
-        match lines(collector, &llvm, scratch.path(), &group.program) {
+        match lines(collector, llvm, scratch.path(), &group.program) {
             Ok(files) => {
                 merged.into_iter().for_each(|problem| collector.problem(problem));
                 for (path, file) in files {
