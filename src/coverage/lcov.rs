@@ -250,6 +250,24 @@ pub fn test_names(tests: &[Test]) -> Vec<String> {
     names
 }
 
+/// The functions with names that lcov can tell apart: `f@9` for the second `f`, at line 9, and no
+/// number before a comma, which would be a line.
+fn written_names(file: &FileCoverage) -> Vec<(&Function, String)> {
+    let mut taken = HashSet::new();
+    let name = |function: &Function| {
+        let mut name = function.name.replace(['\n', '\r'], "?");
+        if name.split_once(',').is_some_and(|(before, _)| before.parse::<u32>().is_ok()) {
+            name = name.replacen(',', "_", 1);
+        }
+        if !taken.insert(name.clone()) {
+            name = format!("{name}@{}", function.line);
+        }
+        name
+    };
+    let names: Vec<String> = file.functions().iter().map(name).collect();
+    file.functions().iter().zip(names).collect()
+}
+
 /// Writes a file: a record for each source file and test.
 ///
 /// # Errors
@@ -262,11 +280,12 @@ pub fn write(coverage: &Coverage, out: &mut dyn Write) -> io::Result<()> {
         for (test, file) in tests {
             writeln!(out, "TN:{}\nSF:{path}", names[test.0])?;
             let summary = file.summary();
-            for function in file.functions() {
-                writeln!(out, "FN:{},{}", function.line, function.name)?;
+            let functions = written_names(file);
+            for (function, name) in &functions {
+                writeln!(out, "FN:{},{name}", function.line)?;
             }
-            for function in file.functions() {
-                writeln!(out, "FNDA:{},{}", function.count, function.name)?;
+            for (function, name) in &functions {
+                writeln!(out, "FNDA:{},{name}", function.count)?;
             }
             writeln!(out, "FNF:{}\nFNH:{}", summary.functions.found, summary.functions.hit)?;
             for branch in file.branches() {
@@ -346,6 +365,17 @@ mod tests {
         let (coverage, wrong) = parse("DA:1,1\nSF:b.c\nDA:2,1\nend_of_record\n");
         assert_eq!(wrong.len(), 1);
         assert_eq!(coverage.files["b.c"].values().next().unwrap().count(1), None);
+    }
+
+    #[test]
+    fn functions_of_one_name_stay_two() {
+        let (coverage, _) = parse(
+            "SF:a\nFN:1,f\nFNDA:3,f\nend_of_record\nSF:a\nFN:9,f\nFNDA:4,f\nFNL:0,2\nFNA:0,1,3,x\n\
+             end_of_record\n",
+        );
+        let once = print(&coverage);
+        assert!(once.contains("FNDA:3,f\nFNDA:1,3_x\nFNDA:4,f@9\n"), "{once}");
+        assert_eq!(print(&parse(&once).0), once);
     }
 
     #[test]
