@@ -288,6 +288,59 @@ fn run_json_says_what_was_collected() {
     assert_eq!(coverage["missing"][0]["kind"], "kernel");
 }
 
+#[test]
+fn the_variables_of_the_reference_get_theirs() {
+    let place = Place::new();
+    let done = run(&place, Arch::Amd64, "vars")
+        .args(["--kernel", "@gcov"])
+        .env("VMTEST_GOCOVERDIR", place.at("go dir"))
+        .env("VMTEST_KERNEL_COVERAGE_DIR", place.at("kernel dir"))
+        .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x"])
+        .run();
+    done.code(0);
+    assert_eq!(fs::read(place.at("go dir/covmeta.x")).unwrap(), b"data\n");
+    let tar = fs::metadata(place.at("kernel dir/vars/0/kernel_coverage.tar")).unwrap();
+    let kernel = place.record("vars").collected[0];
+    assert_eq!((kernel.kind, kernel.bytes), (Kind::Kernel, tar.len()));
+}
+
+#[test]
+fn go_tests_give_their_profile() {
+    let place = Place::new();
+    let dir = place.at("pkg");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("go.mod"), "module example.com/pkg\n\ngo 1.19\n").unwrap();
+    fs::write(
+        dir.join("sign.go"),
+        "package pkg\n\nfunc Sign(n int) int {\n\tif n < 0 {\n\t\treturn -1\n\t}\n\treturn 1\n}\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("sign_test.go"),
+        "package pkg\n\nimport \"testing\"\n\nfunc TestSign(t *testing.T) {\n\tif Sign(5) != 1 {\n\t\t\
+         t.Fatal()\n\t}\n}\n",
+    )
+    .unwrap();
+    let output = Command::new("go")
+        .current_dir(&dir)
+        .env("CGO_ENABLED", "0")
+        .args(["test", "-c", "-cover", "-o", "pkg.test"])
+        .output()
+        .expect("go is needed: `setup/test-tools`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let profile = "-test.coverprofile=/.vmtest/coverage/go/pkg.coverprofile";
+    run(&place, Arch::Amd64, "go").arg("--").arg(dir.join("pkg.test")).arg(profile).run().code(0);
+    let text = fs::read_to_string(place.cov().join("go/go/pkg.coverprofile")).unwrap();
+    // The line of `return -1` did not run, that of `return 1` did.
+    assert!(text.contains("sign.go:4.11,6.3 1 0"), "{text}");
+    assert!(text.contains("sign.go:7.2,7.10 1 1"), "{text}");
+    let lcov = place.lcov(&[place.cov(), PathBuf::from("--source-root"), dir]);
+    assert!(
+        lcov.contains(&"DA:5,0".to_owned()) && lcov.contains(&"DA:7,1".to_owned()),
+        "{lcov:#?}"
+    );
+}
+
 /// The kernel's counters, on the two architectures that have a kernel that counts.
 mod kernel {
     use super::*;
