@@ -454,6 +454,15 @@ pub fn with_ovmf(code: impl Into<PathBuf>, vars: impl Into<PathBuf>) -> impl Con
     })
 }
 
+/// Collects what runs in the guest, in a run's own directory below `dir` ([`Config::coverage`]).
+pub fn with_coverage(dir: impl Into<PathBuf>) -> impl Configure + Clone {
+    let coverage = Coverage { dir: dir.into(), name: None };
+    move |config: &mut Config| {
+        config.coverage = Some(coverage);
+        Ok(())
+    }
+}
+
 /// Adds a virtio random number generator.
 pub fn virtio_random() -> impl Configure {
     device(Entropy)

@@ -12,7 +12,7 @@ use vmtest::assets::Assets;
 use vmtest::coverage::record::{Kind, Record};
 use vmtest::options::Environment;
 
-use crate::support::{Done, Run, assets, vmtest};
+use crate::support::{Run, assets, vmtest};
 
 /// `small` is for some arguments, `negative` for others, `never` for none.
 const RUST: &str = r#"
@@ -151,7 +151,7 @@ fn lines_executed_in_the_guest_and_only_those_are_counted() {
     assert_eq!(kinds(&record), [Kind::Llvm]);
     assert_eq!(record.objects[0].host, rust);
     // The distribution's kernel does not count, and that is said before it boots.
-    assert!(done.stderr_text().contains("CONFIG_GCOV_KERNEL"), "{}", done.stderr_text());
+    assert!(done.stderr.contains("CONFIG_GCOV_KERNEL"), "{}", done.stderr);
     assert!(missing(&record, Kind::Kernel).contains("CONFIG_GCOV_KERNEL"));
 
     let guest = place.lcov(&[place.cov()]);
@@ -223,7 +223,7 @@ fn what_was_counted_before_a_panic_is_at_home() {
         .run();
     done.code(70);
     let record = place.record("panic");
-    assert_eq!((kinds(&record), record.verdict.as_str()), (vec![Kind::Llvm], "panicked"));
+    assert_eq!((kinds(&record), record.verdict.as_str()), (vec![Kind::Llvm], "guest-panicked"));
     assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
     assert!(place.lcov(&[place.cov()]).contains(&"DA:6,1".to_owned()));
 }
@@ -240,7 +240,7 @@ fn a_timed_out_run_keeps_what_has_ended_and_says_what_has_not() {
     let record = place.record("late");
     assert_eq!(kinds(&record), [Kind::Llvm]);
     assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
-    let text = done.stderr_text();
+    let text = &done.stderr;
     assert!(text.contains("coverage of programs is missing"), "{text}");
 }
 
@@ -251,7 +251,7 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
     let refused = |name: &str, wanted: &str| {
         let done = run(&place, Arch::Amd64, name).args(["--", "true"]).run();
         done.code(69);
-        let text = done.stderr_text();
+        let text = &done.stderr;
         assert!(text.contains(wanted) && text.contains("hint: "), "{text}");
         assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
     };
@@ -262,7 +262,7 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
     fs::write(&file, "").unwrap();
     let done = vmtest(["--coverage"]).arg(&file).args(["--", "true"]).run();
     done.code(69);
-    assert!(done.stderr_text().contains("cannot make"), "{}", done.stderr_text());
+    assert!(done.stderr.contains("cannot make"), "{}", done.stderr);
     // Nothing is made where nothing is started.
     let done = vmtest(["--dry-run", "--coverage"]).arg(place.cov()).args(["--", "true"]).run();
     done.code(0);
@@ -288,6 +288,59 @@ fn run_json_says_what_was_collected() {
     assert_eq!(coverage["missing"][0]["kind"], "kernel");
 }
 
+#[test]
+fn the_variables_of_the_reference_get_theirs() {
+    let place = Place::new();
+    let done = run(&place, Arch::Amd64, "vars")
+        .args(["--kernel", "@gcov"])
+        .env("VMTEST_GOCOVERDIR", place.at("go dir"))
+        .env("VMTEST_KERNEL_COVERAGE_DIR", place.at("kernel dir"))
+        .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x"])
+        .run();
+    done.code(0);
+    assert_eq!(fs::read(place.at("go dir/covmeta.x")).unwrap(), b"data\n");
+    let tar = fs::metadata(place.at("kernel dir/vars/0/kernel_coverage.tar")).unwrap();
+    let kernel = place.record("vars").collected[0];
+    assert_eq!((kernel.kind, kernel.bytes), (Kind::Kernel, tar.len()));
+}
+
+#[test]
+fn go_tests_give_their_profile() {
+    let place = Place::new();
+    let dir = place.at("pkg");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("go.mod"), "module example.com/pkg\n\ngo 1.19\n").unwrap();
+    fs::write(
+        dir.join("sign.go"),
+        "package pkg\n\nfunc Sign(n int) int {\n\tif n < 0 {\n\t\treturn -1\n\t}\n\treturn 1\n}\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("sign_test.go"),
+        "package pkg\n\nimport \"testing\"\n\nfunc TestSign(t *testing.T) {\n\tif Sign(5) != 1 {\n\t\t\
+         t.Fatal()\n\t}\n}\n",
+    )
+    .unwrap();
+    let output = Command::new("go")
+        .current_dir(&dir)
+        .env("CGO_ENABLED", "0")
+        .args(["test", "-c", "-cover", "-o", "pkg.test"])
+        .output()
+        .expect("go is needed: `setup/test-tools`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let profile = "-test.coverprofile=/.vmtest/coverage/go/pkg.coverprofile";
+    run(&place, Arch::Amd64, "go").arg("--").arg(dir.join("pkg.test")).arg(profile).run().code(0);
+    let text = fs::read_to_string(place.cov().join("go/go/pkg.coverprofile")).unwrap();
+    // The line of `return -1` did not run, that of `return 1` did.
+    assert!(text.contains("sign.go:4.11,6.3 1 0"), "{text}");
+    assert!(text.contains("sign.go:7.2,7.10 1 1"), "{text}");
+    let lcov = place.lcov(&[place.cov(), PathBuf::from("--source-root"), dir]);
+    assert!(
+        lcov.contains(&"DA:5,0".to_owned()) && lcov.contains(&"DA:7,1".to_owned()),
+        "{lcov:#?}"
+    );
+}
+
 /// The kernel's counters, on the two architectures that have a kernel that counts.
 mod kernel {
     use super::*;
@@ -305,7 +358,7 @@ mod kernel {
         let done = run_gcov(&place, arch, "files").args(["--", "sh", "-ec", SCRIPT]).run();
         done.code(0);
         let record = place.record("files");
-        assert_eq!(kinds(&record), [Kind::Kernel], "{}", done.stderr_text());
+        assert_eq!(kinds(&record), [Kind::Kernel], "{}", done.stderr);
         assert!(record.missing.is_empty(), "{record:?}");
         let files = record.collected[0].files;
         assert!(files > 500, "only {files} files of counters");
@@ -360,7 +413,7 @@ mod kernel {
             .args(["--timeout", "20s", "--", "sleep", "1000"])
             .run();
         done.code(124);
-        assert_eq!(kinds(&place.record("hang")), [Kind::Kernel], "{}", done.stderr_text());
+        assert_eq!(kinds(&place.record("hang")), [Kind::Kernel], "{}", done.stderr);
     }
 
     #[test]
@@ -378,9 +431,9 @@ mod kernel {
     #[test]
     fn a_full_disk_keeps_the_good_part() {
         let place = Place::new();
-        // A file system of 1 MiB, or as good: the limit on the size of files.
+        // As good as a full disk: a limit on the size of files, 4 MiB.
         let script = format!(
-            "ulimit -f 1024; exec {} --arch amd64 --kernel @gcov --coverage-name full --coverage '{}' \
+            "trap '' XFSZ; ulimit -f 8192; exec {} --arch amd64 --kernel @gcov --coverage-name full --coverage '{}' \
              -- true",
             env!("CARGO_BIN_EXE_vmtest"),
             place.cov().display(),
@@ -392,16 +445,5 @@ mod kernel {
         assert_eq!(kinds(&record), [Kind::Kernel], "{text}");
         assert!(missing(&record, Kind::Kernel).contains("cannot be written"), "{record:?}");
         assert!(text.contains("coverage of the kernel is missing"), "{text}");
-    }
-}
-
-/// The text of a run that has ended.
-trait Text {
-    fn stderr_text(&self) -> String;
-}
-
-impl Text for Done {
-    fn stderr_text(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
     }
 }
