@@ -12,6 +12,7 @@
 pub mod accel;
 mod agent;
 mod console;
+mod counters;
 mod events;
 mod files;
 mod http;
@@ -31,7 +32,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,7 @@ use tokio::process::Command;
 
 pub(crate) use console::last_lines;
 pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
+pub use counters::KernelCounters;
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
 pub use http::{HttpHandler, ServeHttp};
@@ -58,7 +60,7 @@ pub use verdict::{Limit, Verdict};
 pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
-use crate::plan::{CONSOLE, Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};
+use crate::plan::{Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};
 use crate::qemu::HostForward;
 use process::Process;
 use pump::Pump;
@@ -78,6 +80,9 @@ pub struct Resources {
     pub tasks: Vec<Task>,
     /// Who takes event channels; see [`Resources::on_event`].
     pub event_consumers: Vec<EventConsumer>,
+    /// Gets the kernel's gcov counters, a tar archive, from a plan with a
+    /// [`crate::qemu::CoverageShare`] that wants them.
+    pub kernel_coverage: Option<Box<dyn Write + Send>>,
     /// QEMU is killed when this is thrown.
     pub cancel: Option<CancelToken>,
     /// QEMU is killed when it has lived this long. Default: no limit.
@@ -198,6 +203,7 @@ pub struct Vm {
     console: Console,
     monitor: Monitor,
     channels: BTreeMap<String, UnixStream>,
+    kernel_coverage: counters::Taker,
     pumps: Vec<Pump>,
     notices: Vec<String>,
     started: Instant,
@@ -274,13 +280,30 @@ impl Vm {
             fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
         let mut channels = BTreeMap::new();
+        let mut console = None;
         for channel in plan.channels() {
+            if channel.kind == ChannelKind::Console {
+                let (output, theirs) = std::io::pipe().map_err(StartError::Streams)?;
+                fds.push(theirs.into());
+                let (theirs, input) = std::io::pipe().map_err(StartError::Streams)?;
+                fds.push(theirs.into());
+                console = Some((output, input));
+                continue;
+            }
             let (ours, theirs) = UnixStream::pair().map_err(StartError::Streams)?;
             fds.push(theirs.into());
             channels.insert(channel.name.clone(), ours);
         }
 
-        let Resources { console_sinks, tasks, event_consumers, cancel, timeout, .. } = resources;
+        let Resources {
+            console_sinks,
+            tasks,
+            event_consumers,
+            kernel_coverage,
+            cancel,
+            timeout,
+            ..
+        } = resources;
         let mut tasks = tasks;
         let mut pumps = Vec::new();
         for EventConsumer { channel, start } in event_consumers {
@@ -313,8 +336,9 @@ impl Vm {
             let stream = channels.remove(name).expect("every plan has this channel");
             into_tokio(stream).map_err(StartError::Streams)
         };
-        let console = Console::new(stream(CONSOLE)?, console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
+        let (output, input) = console.expect("every plan has a console");
+        let console = Console::new(output, input, console_sinks).map_err(StartError::Streams)?;
         tasks.follow(process.exit_watch());
         let stopped = wait::watch(&process, tasks.failed(), cancel, timeout);
         let _services = Services(services);
@@ -324,6 +348,7 @@ impl Vm {
             console,
             monitor,
             channels,
+            kernel_coverage: counters::Taker::new(kernel_coverage),
             pumps,
             notices,
             started,

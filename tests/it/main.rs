@@ -3,6 +3,8 @@
 mod boot;
 mod cli;
 mod closure;
+mod coverage_report;
+mod coverage_run;
 mod devices;
 mod devices_inputs;
 mod golden;
