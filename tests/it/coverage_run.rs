@@ -289,22 +289,6 @@ fn run_json_says_what_was_collected() {
 }
 
 #[test]
-fn the_variables_of_the_reference_get_theirs() {
-    let place = Place::new();
-    let done = run(&place, Arch::Amd64, "vars")
-        .args(["--kernel", "@gcov"])
-        .env("VMTEST_GOCOVERDIR", place.at("go dir"))
-        .env("VMTEST_KERNEL_COVERAGE_DIR", place.at("kernel dir"))
-        .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x"])
-        .run();
-    done.code(0);
-    assert_eq!(fs::read(place.at("go dir/covmeta.x")).unwrap(), b"data\n");
-    let tar = fs::metadata(place.at("kernel dir/vars/0/kernel_coverage.tar")).unwrap();
-    let kernel = place.record("vars").collected[0];
-    assert_eq!((kernel.kind, kernel.bytes), (Kind::Kernel, tar.len()));
-}
-
-#[test]
 fn go_tests_give_their_profile() {
     let place = Place::new();
     let dir = place.at("pkg");
@@ -341,8 +325,9 @@ fn go_tests_give_their_profile() {
     );
 }
 
-/// The kernel's counters, on the two architectures that have a kernel that counts.
-mod kernel {
+/// The kernel's counters. These need kernels that take minutes to build; `make kernels-test` builds them and runs
+/// the tests.
+mod gcov {
     use super::*;
 
     /// A little of everything that `fs/open.c` and `fs/read_write.c` do.
@@ -397,17 +382,20 @@ mod kernel {
     }
 
     #[test]
-    fn amd64() {
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_kernel_counts() {
         counted(Arch::Amd64);
     }
 
     #[test]
-    fn riscv64() {
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn riscv64_kernel_counts() {
         counted(Arch::Riscv64);
     }
 
     #[test]
-    fn a_command_that_hangs_does_not_keep_the_kernels_counters() {
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_command_that_hangs_does_not_keep_the_kernels_counters() {
         let place = Place::new();
         let done = run_gcov(&place, Arch::Amd64, "hang")
             .args(["--timeout", "20s", "--", "sleep", "1000"])
@@ -417,7 +405,8 @@ mod kernel {
     }
 
     #[test]
-    fn a_panic_takes_the_counters_with_it_and_that_is_said() {
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_panic_takes_the_counters_with_it_and_that_is_said() {
         let place = Place::new();
         let done = run_gcov(&place, Arch::Amd64, "panic")
             .args(["--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100"])
@@ -429,7 +418,8 @@ mod kernel {
     }
 
     #[test]
-    fn a_full_disk_keeps_the_good_part() {
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_full_disk_keeps_the_good_part() {
         let place = Place::new();
         // As good as a full disk: a limit on the size of files, 4 MiB.
         let script = format!(
@@ -445,5 +435,21 @@ mod kernel {
         assert_eq!(kinds(&record), [Kind::Kernel], "{text}");
         assert!(missing(&record, Kind::Kernel).contains("cannot be written"), "{record:?}");
         assert!(text.contains("coverage of the kernel is missing"), "{text}");
+    }
+
+    #[test]
+    #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_variables_of_the_reference_get_theirs() {
+        let place = Place::new();
+        let done = run_gcov(&place, Arch::Amd64, "vars")
+            .env("VMTEST_GOCOVERDIR", place.at("go dir"))
+            .env("VMTEST_KERNEL_COVERAGE_DIR", place.at("kernel dir"))
+            .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x"])
+            .run();
+        done.code(0);
+        assert_eq!(fs::read(place.at("go dir/covmeta.x")).unwrap(), b"data\n");
+        let tar = fs::metadata(place.at("kernel dir/vars/0/kernel_coverage.tar")).unwrap();
+        let kernel = place.record("vars").collected[0];
+        assert_eq!((kernel.kind, kernel.bytes), (Kind::Kernel, tar.len()));
     }
 }
