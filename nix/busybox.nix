@@ -19,6 +19,7 @@ stdenv.mkDerivation {
   ];
   # Everything but what does not compile: tc needs headers that Linux 6.8 dropped, the hash functions in assembly are
   # for another assembler, and PAM and SELinux are not there.
+  postPatch = "patchShebangs .";
   configurePhase = ''
     runHook preConfigure
     make $makeFlags SHELL=$SHELL defconfig >/dev/null

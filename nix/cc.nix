@@ -24,7 +24,7 @@ stdenvNoCC.mkDerivation {
     llvm-ar x ${rustStd}/lib/rustlib/${arch.rust}/lib/libcompiler_builtins-*.rlib
     rm -f lib.rmeta
     llvm-ar rcs $out/lib/libbuiltins.a *.o
-    cat >$out/bin/cc <<'EOF'
+    cat >$out/bin/${arch.target}-cc <<'EOF'
     #!${runtimeShell}
     start=() end=(-Wno-unused-command-line-argument)
     link=1
@@ -38,10 +38,9 @@ stdenvNoCC.mkDerivation {
     exec ${lib.getExe' clang-unwrapped "clang"} --target=${arch.target} ${toString arch.flags} -nostdinc \
       -isystem ${musl}/include -isystem ${linuxHeaders}/include/${archName} "''${start[@]}" "$@" "''${end[@]}"
     EOF
-    substituteInPlace $out/bin/cc --replace-fail @out@ $out
-    sed -i 's/^    //' $out/bin/cc
-    chmod +x $out/bin/cc
-    ln -s cc $out/bin/${arch.target}-cc
+    substituteInPlace $out/bin/${arch.target}-cc --replace-fail @out@ $out
+    sed -i 's/^    //' $out/bin/${arch.target}-cc
+    chmod +x $out/bin/${arch.target}-cc
     for tool in ar ranlib nm strip objcopy objdump readelf; do ln -s ${llvm}/bin/llvm-$tool $out/bin/${arch.target}-$tool; done
   '';
   meta = {

@@ -1,0 +1,37 @@
+# The flake's packages of one system.
+{
+  lib,
+  symlinkJoin,
+  linkFarm,
+  project,
+  headless,
+}:
+let
+  named = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}-${name}");
+in
+rec {
+  inherit (project) vmtest unwrapped;
+  default = vmtest;
+  vmtest-full = project.vmtestFull;
+  # without a screen: what checks run with
+  qemu = headless.qemu;
+  assets = linkFarm "vmtest-assets" project.assets;
+  # what belongs into the project's cache: all that is not in the public one
+  prebuilt = linkFarm "vmtest-prebuilt" (
+    {
+      inherit vmtest vmtest-full qemu;
+    }
+    // named "assets" project.assets
+    // named "kernel" project.kernels
+    // named "cc" project.cc
+    // named "initramfs" project.initramfs
+    // named "headless-assets" headless.assets
+  );
+}
+// named "guest" project.guests
+// named "shell" project.busyboxes
+// named "kernel" project.kernels
+// named "kernel-gcov" project.gcovKernels
+// named "initramfs" project.initramfs
+// named "assets" project.assets
+// named "cc" project.cc
