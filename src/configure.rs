@@ -91,8 +91,22 @@ pub enum Kernel {
     Default,
     /// This file.
     File(PathBuf),
+    /// A kernel of the asset manifest by name, with its modules: `gcov`, `distribution` or `default`
+    /// ([`crate::assets::KernelName`]).
+    Named(String),
     /// None: the firmware boots what it finds on the machine's drives.
     None,
+}
+
+impl Kernel {
+    /// What people write: `@NAME`, else a file's name.
+    pub fn from_word(word: impl Into<PathBuf>) -> Kernel {
+        let path = word.into();
+        match path.to_str().and_then(|text| text.strip_prefix('@')) {
+            Some(name) => Kernel::Named(name.to_owned()),
+            None => Kernel::File(path),
+        }
+    }
 }
 
 impl Config {
@@ -322,10 +336,11 @@ pub fn with_qemu_command(command: impl AsRef<OsStr>) -> impl Configure {
     }
 }
 
-/// Sets the kernel. Default: `VMTEST_KERNEL`, else the pinned one.
+/// Sets the kernel: a file, or `@gcov`, `@distribution` or `@default` of the asset manifest. Default:
+/// `VMTEST_KERNEL`, which takes the same words, else the pinned one.
 pub fn with_kernel(path: impl Into<PathBuf>) -> impl Configure {
     |config: &mut Config| {
-        config.kernel = Kernel::File(path.into());
+        config.kernel = Kernel::from_word(path);
         Ok(())
     }
 }

@@ -183,7 +183,8 @@ pub struct Environment {
     pub qemu: Option<QemuCommand>,
     /// `VMTEST_QEMU_APPEND`: always added to QEMU's argv, shell-quoted.
     pub qemu_append: Vec<OsString>,
-    /// `VMTEST_KERNEL`: used when the option is unset.
+    /// `VMTEST_KERNEL`: used when the option is unset. A file, or `@NAME` for one of the asset manifest
+    /// ([`crate::configure::Kernel::from_word`]).
     pub kernel: Option<PathBuf>,
     /// `VMTEST_INITRAMFS`: used when the option is unset.
     pub initramfs: Option<PathBuf>,

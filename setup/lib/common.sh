@@ -87,6 +87,24 @@ take_cache() {
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
 }
+# Gives it back before the end, so that a long build does not keep others from it.
+leave_cache() {
+  rm -rf "$work"
+  work=''
+  exec 9>&-
+}
+
+# install_packages FOR PACKAGE...: as root; else says the command that does it.
+install_packages() {
+  local what=$1
+  shift
+  [ "$(id -u)" = 0 ] || fail 69 "$what needs packages that are not installed: $*" "sudo apt-get install $*"
+  say "installing what $what needs: $*"
+  local install=(apt-get -qy --no-install-recommends -o DPkg::Lock::Timeout=300 install "$@")
+  # Package lists may be missing or old: fetch them only when the first try fails.
+  { DEBIAN_FRONTEND=noninteractive "${install[@]}" || { apt-get -q update && DEBIAN_FRONTEND=noninteractive "${install[@]}"; }; } >&2 ||
+    fail 69 "apt-get could not install $*" "install them yourself and run this again"
+}
 
 # Jobs run in parallel, each in a process group of its own so that an interrupted run can end apt
 # and cargo too. A failed job shows its log; the others go on, so that nothing is fetched twice.

@@ -19,6 +19,18 @@ relative() { # PATH: relative to the manifest where it is under the cache
   echo "${1#"$cache/"}"
 }
 
+manifest_file() { # KEY ARCH: which file is the entry; one that does not exist stands for no entry
+  local distribution=$cache/kernel/$2/entry.json built=$cache/kernel/$2-built
+  case $1 in
+  qemu) echo "$cache/qemu/$(qemu_family "$2")/$2.json" ;;
+  # Our own kernel is the default where there is one, unless it is a spare one (setup/kernels).
+  kernel) if [ -e "$built/entry.json" ] && [ ! -e "$built/spare" ]; then echo "$built/entry.json"; else echo "$distribution"; fi ;;
+  distribution_kernel) if [ -e "$built/entry.json" ] && [ ! -e "$built/spare" ]; then echo "$distribution"; else echo /dev/null/none; fi ;;
+  gcov_kernel) echo "$cache/kernel/$2-gcov/entry.json" ;;
+  *) echo "$cache/$1/$2/entry.json" ;;
+  esac
+}
+
 write_manifest() {
   local arch key file sep_arch='' sep new
   new=$(mktemp "$cache/.assets.XXXXXX")
@@ -26,8 +38,8 @@ write_manifest() {
     printf '{ "schema": 1, "generator": %s,\n  "guests": {' "$(json_string "setup/assets ($os_name)")"
     for arch in "${all_arches[@]}"; do
       sep=''
-      for key in qemu kernel guest shell firmware; do
-        if [ "$key" = qemu ]; then file=$cache/qemu/$(qemu_family "$arch")/$arch.json; else file=$cache/$key/$arch/entry.json; fi
+      for key in qemu kernel distribution_kernel gcov_kernel guest shell firmware; do
+        file=$(manifest_file "$key" "$arch")
         [ -e "$file" ] || continue
         [ -n "$sep" ] || printf '%s\n    %s: {\n' "$sep_arch" "$(json_string "$arch")"
         printf '%s      "%s": %s' "$sep" "$key" "$(cat "$file")"

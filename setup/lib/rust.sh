@@ -36,10 +36,7 @@ build_needs() {
   command -v cc >/dev/null || packages+=(gcc libc6-dev)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -n "${SSL_CERT_FILE-}${CARGO_HTTP_CAINFO-}" ] || packages+=(ca-certificates)
   [ ${#packages[@]} -gt 0 ] || return 0
-  [ "$(id -u)" = 0 ] || fail 69 "a build needs packages that are not installed: ${packages[*]}" "sudo apt-get install ${packages[*]}"
-  say "installing what a build needs: ${packages[*]}"
-  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "${packages[@]}"; } >&2 ||
-    fail 69 "apt-get could not install ${packages[*]}" "install them yourself and run this again"
+  install_packages 'a build' "${packages[@]}"
 }
 env_name() { tr 'a-z-' 'A-Z_' <<<"$1"; } # as cargo spells a target in a variable's name
 

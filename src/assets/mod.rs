@@ -34,8 +34,12 @@ pub struct Assets {
 pub struct GuestAssets {
     /// QEMU's system emulator.
     pub qemu: Option<Asset>,
-    /// The kernel.
+    /// The kernel that is booted when nothing else is said: ours where it has been built, else the
+    /// distribution's.
     pub kernel: Option<KernelAsset>,
+    /// The distribution's kernel, where [`GuestAssets::kernel`] is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distribution_kernel: Option<KernelAsset>,
     /// A kernel that counts which of its lines are executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcov_kernel: Option<KernelAsset>,
@@ -77,6 +81,39 @@ pub struct KernelAsset {
     /// The same kernel unpacked, in a form that QEMU's `-kernel` loads as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<Asset>,
+    /// Of a kernel that counts its executed lines: what a report needs beside the counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcov: Option<GcovAsset>,
+}
+
+/// What turns a kernel's counters into lines of its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcovAsset {
+    /// The compiler's notes, `*.gcno`: a tree like that of the kernel's object files.
+    pub notes: PathBuf,
+    /// Directory of the object files when the kernel was built. Counters are below it in
+    /// `/sys/kernel/debug/gcov`; it need not exist.
+    pub build_dir: PathBuf,
+    /// The kernel's source, as the notes name it.
+    pub source: PathBuf,
+    /// Whose notes and counters they are.
+    pub format: GcovFormat,
+    /// Program that reads them, with its first arguments: `llvm-cov gcov`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The compiler, in its own words: the tool must not be older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiler: Option<String>,
+}
+
+/// Whose notes and counters of executed lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GcovFormat {
+    /// clang's; `llvm-cov gcov` reads them.
+    Llvm,
+    /// gcc's; `gcov` of the same version reads them.
+    Gcc,
 }
 
 impl KernelAsset {
@@ -140,6 +177,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A kernel was asked for by a name that is none, or that nothing has here.
+    #[error("there is no kernel `@{name}` for {arch}: {}", there_is(.known))]
+    NoNamedKernel {
+        /// The guest's architecture.
+        arch: Arch,
+        /// The name, without the `@`.
+        name: String,
+        /// The names that there are for this architecture.
+        known: Vec<KernelName>,
+    },
     /// An asset is missing or has changed.
     #[error("asset `{}` {problem}", .path.display())]
     Asset {
@@ -159,8 +206,63 @@ impl Error {
                  names another manifest"
                     .into()
             }
+            Error::NoNamedKernel { arch, name, .. } => match name.parse() {
+                Ok(KernelName::Gcov) => {
+                    format!("`make kernels GCOV=1 ARCH={arch}` in vmtest's source builds it")
+                }
+                Ok(KernelName::Distribution | KernelName::Default) => {
+                    format!("`make assets ARCH={arch}` in vmtest's source fetches it")
+                }
+                Err(_) => format!(
+                    "the names are {}; a file of that name is `./@{name}`",
+                    KernelName::ALL.map(|name| format!("@{}", name.as_str())).join(", ")
+                ),
+            },
             _ => "`make assets` in vmtest's source writes it anew".into(),
         }
+    }
+}
+
+fn there_is(known: &[KernelName]) -> String {
+    let names: Vec<String> = known.iter().map(|name| format!("`@{}`", name.as_str())).collect();
+    if names.is_empty() {
+        "there is none at all".into()
+    } else {
+        format!("there is {}", names.join(" and "))
+    }
+}
+
+/// The kernels of an architecture, by the name that `--kernel @NAME` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelName {
+    /// `default`: the one that is booted when nothing is said.
+    Default,
+    /// `distribution`: a distribution's, with its modules.
+    Distribution,
+    /// `gcov`: one that counts which of its lines are executed.
+    Gcov,
+}
+
+impl KernelName {
+    /// All of them.
+    pub const ALL: [KernelName; 3] =
+        [KernelName::Default, KernelName::Distribution, KernelName::Gcov];
+
+    /// The name, without the `@`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KernelName::Default => "default",
+            KernelName::Distribution => "distribution",
+            KernelName::Gcov => "gcov",
+        }
+    }
+}
+
+impl std::str::FromStr for KernelName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<KernelName, ()> {
+        KernelName::ALL.into_iter().find(|name| name.as_str() == text).ok_or(())
     }
 }
 
@@ -216,16 +318,49 @@ impl Assets {
 }
 
 impl GuestAssets {
+    /// The kernel of this name, where there is one.
+    pub fn kernel_by_name(&self, name: KernelName) -> Option<&KernelAsset> {
+        let with_modules = |kernel: &&KernelAsset| kernel.modules.is_some();
+        match name {
+            KernelName::Default => self.kernel.as_ref(),
+            // Until our own is built, the distribution's is the default. Ours has no modules.
+            KernelName::Distribution => {
+                self.distribution_kernel.as_ref().or(self.kernel.as_ref().filter(with_modules))
+            }
+            KernelName::Gcov => self.gcov_kernel.as_ref(),
+        }
+    }
+
+    /// The kernel that `@NAME` stands for.
+    ///
+    /// # Errors
+    /// [`Error::NoNamedKernel`] with the names that there are.
+    pub fn named_kernel(&self, arch: Arch, name: &str) -> Result<&KernelAsset, Error> {
+        name.parse().ok().and_then(|name| self.kernel_by_name(name)).ok_or_else(|| {
+            let there = |name: &KernelName| self.kernel_by_name(*name).is_some();
+            Error::NoNamedKernel {
+                arch,
+                name: name.to_owned(),
+                known: KernelName::ALL.into_iter().filter(there).collect(),
+            }
+        })
+    }
+
     /// The files with their names in listings.
-    pub fn files(&self) -> Vec<(&'static str, &Asset)> {
+    pub fn files<'a>(&'a self) -> Vec<(&'static str, &'a Asset)> {
         let firmware = self.firmware.as_ref();
+        let direct =
+            |kernel: Option<&'a KernelAsset>| kernel.and_then(|kernel| kernel.direct.as_ref());
         let (kernel, gcov) = (self.kernel.as_ref(), self.gcov_kernel.as_ref());
+        let distribution = self.distribution_kernel.as_ref();
         [
             ("qemu", self.qemu.as_ref()),
             ("kernel", kernel.map(|kernel| &kernel.image)),
-            ("kernel-direct", kernel.and_then(|kernel| kernel.direct.as_ref())),
+            ("kernel-direct", direct(kernel)),
+            ("distribution-kernel", distribution.map(|kernel| &kernel.image)),
+            ("distribution-kernel-direct", direct(distribution)),
             ("gcov-kernel", gcov.map(|kernel| &kernel.image)),
-            ("gcov-kernel-direct", gcov.and_then(|kernel| kernel.direct.as_ref())),
+            ("gcov-kernel-direct", direct(gcov)),
             ("guest", self.guest.as_ref()),
             ("shell", self.shell.as_ref()),
             ("firmware-code", firmware.map(|firmware| &firmware.code)),
@@ -241,7 +376,8 @@ impl GuestAssets {
         for asset in [&mut self.qemu, &mut self.guest, &mut self.shell].into_iter().flatten() {
             paths.push(&mut asset.path);
         }
-        for kernel in [&mut self.kernel, &mut self.gcov_kernel].into_iter().flatten() {
+        let kernels = [&mut self.kernel, &mut self.distribution_kernel, &mut self.gcov_kernel];
+        for kernel in kernels.into_iter().flatten() {
             paths.push(&mut kernel.image.path);
             paths.extend(kernel.direct.as_mut().map(|direct| &mut direct.path));
             paths.extend(
@@ -249,6 +385,9 @@ impl GuestAssets {
                     .into_iter()
                     .flatten(),
             );
+            if let Some(gcov) = &mut kernel.gcov {
+                paths.extend([&mut gcov.notes, &mut gcov.source]);
+            }
         }
         if let Some(firmware) = &mut self.firmware {
             paths.extend([&mut firmware.code.path, &mut firmware.vars.path]);
@@ -326,6 +465,48 @@ mod tests {
         }
         let error = Assets::load(Path::new("/no/such/assets.json")).unwrap_err();
         assert!(matches!(error, Error::NoManifest { .. }) && error.hint().contains("make assets"));
+    }
+
+    #[test]
+    fn kernels_have_names() {
+        let parse = |text: &str| Assets::parse(Path::new("/cache/assets.json"), text.as_bytes());
+        let version = |guest: &GuestAssets, name| {
+            let kernel = guest.named_kernel(Arch::Riscv64, name)?;
+            Ok::<_, Error>(kernel.image.version.clone())
+        };
+        // Before our own are built.
+        let guest = parse(MANIFEST).unwrap().guest(Arch::Riscv64);
+        assert_eq!(version(&guest, "distribution").unwrap(), "6");
+        assert_eq!(version(&guest, "default").unwrap(), "6");
+        let error = version(&guest, "gcov").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no kernel `@gcov` for riscv64: there is `@default` and `@distribution`"
+        );
+        assert!(error.hint().contains("make kernels GCOV=1 ARCH=riscv64"), "{}", error.hint());
+        let error = version(&guest, "gocv").unwrap_err();
+        assert!(error.hint().contains("@default, @distribution, @gcov"), "{}", error.hint());
+
+        let built = r#""kernel": {"path": "b", "version": "6-built", "sha256": "00"},
+            "distribution_kernel": {"path": "/abs/k","#;
+        let gcov = r#""gcov_kernel": {"path": "g", "version": "6-gcov", "sha256": "00", "gcov": {
+            "format": "llvm", "notes": "n", "build_dir": "/b", "source": "s"}}, "qemu""#;
+        let text =
+            MANIFEST.replace(r#""kernel": {"path": "/abs/k","#, built).replace(r#""qemu""#, gcov);
+        let guest = parse(&text).unwrap().guest(Arch::Riscv64);
+        for (name, wanted) in [("default", "6-built"), ("distribution", "6"), ("gcov", "6-gcov")] {
+            assert_eq!(version(&guest, name).unwrap(), wanted);
+        }
+        let gcov = guest.gcov_kernel.unwrap().gcov.unwrap();
+        assert_eq!(gcov.format, GcovFormat::Llvm);
+        assert_eq!(gcov.notes, Path::new("/cache/n"));
+        assert_eq!(gcov.source, Path::new("/cache/s"));
+        assert_eq!(gcov.build_dir, Path::new("/b"));
+
+        // Ours alone is not the distribution's.
+        let alone = text.replace("distribution_kernel", "something_else");
+        let guest = parse(&alone).unwrap().guest(Arch::Riscv64);
+        assert!(version(&guest, "distribution").is_err());
     }
 
     #[test]

@@ -31,8 +31,8 @@ enum Command {
     Path {
         /// Architecture
         arch: Option<Arch>,
-        /// qemu, kernel, kernel-direct, gcov-kernel, gcov-kernel-direct, guest, shell, firmware-code or
-        /// firmware-vars
+        /// qemu, kernel, distribution-kernel, gcov-kernel, each of these with -direct behind it, guest,
+        /// shell, firmware-code or firmware-vars
         #[arg(requires = "arch")]
         asset: Option<String>,
     },
@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args, environment: &Environment) -> Result<u8, Failure> 
             for (arch, guest) in &assets.guests {
                 for (name, asset) in guest.files() {
                     table.push_str(&format!(
-                        "{arch:8} {name:18} {:28} {}  {}\n",
+                        "{arch:8} {name:26} {:28} {}  {}\n",
                         asset.version,
                         asset.sha256.get(..12).unwrap_or(&asset.sha256),
                         asset.path.display()

@@ -20,7 +20,8 @@ pub(crate) struct MachineArgs {
     /// VMTEST_ARCH, else the host's
     #[arg(long, value_name = "ARCH", value_parser = arch())]
     pub(crate) arch: Option<Arch>,
-    /// Kernel image. Default: VMTEST_KERNEL, else the pinned one
+    /// Kernel image; or @gcov, @distribution or @default: that of the asset manifest, with its modules.
+    /// Default: VMTEST_KERNEL, else @default
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     pub(crate) kernel: Option<PathBuf>,
     /// Modules of the kernel, …/lib/modules/RELEASE. Default: those of the pinned kernel; with

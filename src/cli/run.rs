@@ -67,7 +67,7 @@ pub(crate) fn prepare(
     let arch = session::guest_arch(args.arch, environment)?;
     let mut config = Config::new(arch);
     config.accel = args.accel;
-    config.kernel = args.kernel.clone().map_or(Kernel::Default, Kernel::File);
+    config.kernel = args.kernel.clone().map_or(Kernel::Default, Kernel::from_word);
     config.modules = args.modules.clone();
     config.initramfs = args.initramfs.clone();
     config.sysroot = args.sysroot.clone();

@@ -307,12 +307,17 @@ fn find_kernel(
     guest: &GuestAssets,
     uefi: bool,
 ) -> Result<Option<FoundKernel>, Error> {
-    let given = match choice {
-        Kernel::None => return Ok(None),
-        Kernel::File(path) => Some(path),
-        Kernel::Default => environment.kernel.as_ref(),
+    let said = match (choice, &environment.kernel) {
+        (Kernel::Default, Some(word)) => Kernel::from_word(word),
+        (choice, _) => choice.clone(),
     };
-    let mut kernel = match (given, &guest.kernel) {
+    let (given, pinned) = match &said {
+        Kernel::None => return Ok(None),
+        Kernel::File(path) => (Some(path), None),
+        Kernel::Named(name) => (None, Some(guest.named_kernel(arch, name)?)),
+        Kernel::Default => (None, guest.kernel.as_ref()),
+    };
+    let mut kernel = match (given, pinned) {
         (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
         (None, Some(pinned)) => {
             // Only the packed image has the entry point that UEFI wants.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
+use vmtest::arch::Arch;
+use vmtest::assets::{self, Assets};
+use vmtest::configure::Kernel;
 use vmtest::initramfs::cache::{self, Cache};
 use vmtest::initramfs::extract::{ExtractOptions, write_dir};
 use vmtest::initramfs::manifest::Manifest;
@@ -32,7 +35,8 @@ pub(super) struct BuildArgs {
     /// kernel of --kernel or --kernel-config unpacks
     #[arg(long, value_name = "TYPE[:LEVEL]", help_heading = "Output")]
     compress: Option<String>,
-    /// Kernel that will boot the image: for --compress auto. Default: VMTEST_KERNEL
+    /// Kernel that will boot the image, or @gcov, @distribution or @default: for --compress auto.
+    /// Default: VMTEST_KERNEL
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     kernel: Option<PathBuf>,
     /// Its .config, where the kernel does not carry it
@@ -92,7 +96,7 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
     for notice in image.notices() {
         ui::note(notice);
     }
-    let compression = compression(&args, compress.as_deref(), environment)?;
+    let compression = compression(&args, compress.as_deref(), arch, environment)?;
     let archive = match args.format {
         Format::Dir => {
             directory(&image, output, args.skip_nodes)?;
@@ -203,6 +207,7 @@ fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
 fn compression(
     args: &BuildArgs,
     manifest: Option<&str>,
+    arch: Arch,
     environment: &Environment,
 ) -> Result<Compression, Failure> {
     let text = args.compress.as_deref().or(manifest).unwrap_or("none");
@@ -213,13 +218,20 @@ fn compression(
         })
     };
     let Some(level) = text.strip_prefix("auto") else { return parse(text) };
-    let kernel = args.kernel_config.as_ref().or(args.kernel.as_ref());
-    let Some(path) = kernel.or(environment.kernel.as_ref()) else {
-        return Err(Failure::wrong(
-            "`--compress auto` needs to know the kernel",
-            "give `--kernel FILE` or `--kernel-config FILE`",
-        ));
+    let path = match (&args.kernel_config, args.kernel.as_ref().or(environment.kernel.as_ref())) {
+        (Some(config), _) => config.clone(),
+        (None, Some(word)) => match Kernel::from_word(word) {
+            Kernel::Named(name) => config_of(arch, &name, environment)?,
+            _ => word.clone(),
+        },
+        (None, None) => {
+            return Err(Failure::wrong(
+                "`--compress auto` needs to know the kernel",
+                "give `--kernel FILE` or `--kernel-config FILE`",
+            ));
+        }
     };
+    let path = &path;
     let fail = |err: kconfig::KernelConfigError| Failure::unavailable(&err, err.hint());
     let config = kconfig::read(path).map_err(fail)?;
     let supported = kconfig::supported(&config)
@@ -238,6 +250,14 @@ fn compression(
         names.join(", ")
     ));
     Ok(chosen)
+}
+
+/// The configuration of a kernel of the asset manifest, or the kernel, which may carry it.
+fn config_of(arch: Arch, name: &str, environment: &Environment) -> Result<PathBuf, Failure> {
+    let fail = |error: assets::Error| Failure::unavailable(&error, Some(error.hint()));
+    let guest = Assets::load(&Assets::location(environment)).map_err(fail)?.guest(arch);
+    let kernel = guest.named_kernel(arch, name).map_err(fail)?;
+    Ok(kernel.config.clone().unwrap_or_else(|| kernel.image.path.clone()))
 }
 
 fn make(
