@@ -37,7 +37,7 @@ runCommand "vmtest-${unwrapped.version}"
   ''
     mkdir -p $out/bin
     { echo '#!${runtimeShell}' && cat ${./vmtest.sh}; } >$out/bin/vmtest
-    substituteInPlace $out/bin/vmtest --replace-fail '@cases@' ${lib.escapeShellArg cases} \
+    substituteInPlace $out/bin/vmtest --replace-fail '# @cases@' ${lib.escapeShellArg cases} \
       --replace-fail @host@ ${assets.${host}} --replace-fail @program@ ${lib.getExe unwrapped}
     chmod +x $out/bin/vmtest
     ln -s ${unwrapped}/share $out/share
