@@ -132,6 +132,14 @@ pub enum ChannelKind {
     Events,
 }
 
+impl ChannelKind {
+    /// How many descriptors QEMU inherits for it: the console is two pipes, first the one that QEMU
+    /// writes to; all others are one end of a socket pair.
+    pub fn fds(self) -> usize {
+        if self == ChannelKind::Console { 2 } else { 1 }
+    }
+}
+
 /// How argv is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
@@ -249,6 +257,12 @@ impl Plan {
         self.agent
     }
 
+    /// The first descriptor of a channel: they follow the files.
+    fn channel_fd(&self, index: usize) -> usize {
+        let before: usize = self.channels[..index].iter().map(|channel| channel.kind.fds()).sum();
+        FIRST_FD as usize + self.files.len() + before
+    }
+
     fn spell(&self, part: &Part, spelling: Spelling) -> OsString {
         match (part, spelling) {
             (Part::Text(text), _) => text.clone(),
@@ -266,10 +280,17 @@ impl Plan {
             (Part::Fd(FileId(index)), _) => (FIRST_FD as usize + index).to_string().into(),
             (Part::Channel(ChannelId(index)), spelling) => {
                 let channel = &self.channels[*index];
+                let fd = self.channel_fd(*index);
                 let opt = match (channel.kind, spelling) {
-                    (_, Spelling::Executed) => QemuOpt::new("socket")
+                    // A UART writes single bytes. Into a socket each one is a packet of its own: it
+                    // fills up after some 300, and every byte takes several times as long.
+                    (ChannelKind::Console, Spelling::Executed) => QemuOpt::new("file")
                         .kv("id", &channel.id)
-                        .num("fd", (FIRST_FD as usize + self.files.len() + index) as u64),
+                        .kv("path", format!("/proc/self/fd/{fd}"))
+                        .kv("input-path", format!("/proc/self/fd/{}", fd + 1)),
+                    (_, Spelling::Executed) => {
+                        QemuOpt::new("socket").kv("id", &channel.id).num("fd", fd as u64)
+                    }
                     (ChannelKind::Console, Spelling::Typed) => {
                         QemuOpt::new("stdio").kv("id", &channel.id).switch("signal", false)
                     }

@@ -58,7 +58,7 @@ pub use verdict::{Limit, Verdict};
 pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
-use crate::plan::{CONSOLE, Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};
+use crate::plan::{Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};
 use crate::qemu::HostForward;
 use process::Process;
 use pump::Pump;
@@ -274,7 +274,16 @@ impl Vm {
             fds.push(files::make(file, resources.initramfs.as_ref(), &mut notices)?);
         }
         let mut channels = BTreeMap::new();
+        let mut console = None;
         for channel in plan.channels() {
+            if channel.kind == ChannelKind::Console {
+                let (output, theirs) = std::io::pipe().map_err(StartError::Streams)?;
+                fds.push(theirs.into());
+                let (theirs, input) = std::io::pipe().map_err(StartError::Streams)?;
+                fds.push(theirs.into());
+                console = Some((output, input));
+                continue;
+            }
             let (ours, theirs) = UnixStream::pair().map_err(StartError::Streams)?;
             fds.push(theirs.into());
             channels.insert(channel.name.clone(), ours);
@@ -313,8 +322,9 @@ impl Vm {
             let stream = channels.remove(name).expect("every plan has this channel");
             into_tokio(stream).map_err(StartError::Streams)
         };
-        let console = Console::new(stream(CONSOLE)?, console_sinks);
         let monitor = Monitor::new(stream(MONITOR)?);
+        let (output, input) = console.expect("every plan has a console");
+        let console = Console::new(output, input, console_sinks).map_err(StartError::Streams)?;
         tasks.follow(process.exit_watch());
         let stopped = wait::watch(&process, tasks.failed(), cancel, timeout);
         let _services = Services(services);

@@ -101,12 +101,11 @@ async fn converse(
 ) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
-    let mut waiting = std::collections::VecDeque::new();
     // The first command has to be this one; what is sent before the greeting is read after it.
     if send(&mut write, &json!({ "execute": "qmp_capabilities" })).await.is_err() {
         return;
     }
-    waiting.push_back(oneshot::channel().0);
+    let mut waiting = Some(oneshot::channel().0);
     loop {
         tokio::select! {
             line = lines.next_line() => {
@@ -120,16 +119,17 @@ async fn converse(
                         // A panic is followed by a shutdown; the first reason is the cause.
                         stop.get_or_insert(reason);
                     }
-                } else if let Some(reply) = waiting.pop_front() {
+                } else if let Some(reply) = waiting.take() {
                     let _ = reply.send(match message.get("error") {
                         Some(error) => Err(error["desc"].as_str().unwrap_or("?").to_owned()),
                         None => Ok(message["return"].take()),
                     });
                 }
             }
-            request = requests.recv() => {
+            // One at a time: QEMU 10.0 was seen to leave a second command unread for ever.
+            request = requests.recv(), if waiting.is_none() => {
                 let Some((request, reply)) = request else { return };
-                waiting.push_back(reply);
+                waiting = Some(reply);
                 if send(&mut write, &request).await.is_err() {
                     return;
                 }
