@@ -26,13 +26,14 @@ stdenvNoCC.mkDerivation {
     llvm-ar rcs $out/lib/libbuiltins.a *.o
     cat >$out/bin/${arch.target}-cc <<'EOF'
     #!${runtimeShell}
-    start=() end=(-Wno-unused-command-line-argument)
+    start=(--ld-path=${lib.getExe' lld "ld.lld"})
+    end=(-Wno-unused-command-line-argument)
     link=1
     for argument; do
-      case $argument in -c | -S | -E | -M | -MM | -v | --version | -dump* | -print-*) link= ;; esac
+      case $argument in -c | -S | -E | -M | -MM | -r | -nostdlib | -v | --version | -dump* | -print-*) link= ;; esac
     done
     if [ -n "$link" ]; then
-      start=(-static -no-pie -nostdlib --ld-path=${lib.getExe' lld "ld.lld"} -L${musl}/lib ${musl}/lib/crt1.o ${musl}/lib/crti.o)
+      start+=(-static -no-pie -nostdlib -L${musl}/lib ${musl}/lib/crt1.o ${musl}/lib/crti.o)
       end+=(-Wl,--start-group -lc @out@/lib/libbuiltins.a -lunwind -Wl,--end-group ${musl}/lib/crtn.o)
     fi
     exec ${lib.getExe' clang-unwrapped "clang"} --target=${arch.target} ${toString arch.flags} -nostdinc \

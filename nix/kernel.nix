@@ -6,6 +6,7 @@
   buildPackages,
   llvmPackages,
   bc,
+  cpio,
   bison,
   flex,
   perl,
@@ -48,6 +49,8 @@ stdenv.mkDerivation {
     elfutils
     openssl
   ]
+  # for the compiler's notes
+  ++ lib.optional gcov cpio
   ++ (with llvmPackages; [
     clang-unwrapped
     lld
