@@ -78,7 +78,8 @@
         prebuilt = lib.mapAttrs (_: packages: packages.prebuilt) self.packages;
       };
 
-      templates = lib.mapAttrs template {
+      # Without nixpkgs: `nix flake init` need not fetch it.
+      templates = builtins.mapAttrs template {
         minimal = "A shell script, tested in a guest";
         rust = "A crate whose tests run in guests";
         go = "A Go program, tested in guests of five architectures";

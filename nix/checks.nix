@@ -169,6 +169,8 @@ in
     runCommand "vmtest-image" { nativeBuildInputs = [ unwrapped ]; } ''
       cp ${project.guests.riscv64}/bin/vmtest-guest ${project.busyboxes.riscv64}/bin/busybox .
       export HOME=$NIX_BUILD_TOP
+      # stdenv sets it to 1980
+      unset SOURCE_DATE_EPOCH
       vmtest initramfs build --arch riscv64 --no-cache --compress none --bin vmtest-guest:/init --bin busybox:/bin/busybox \
         --symlink /bin/sh:busybox -o by-hand.img
       sha256sum by-hand.img ${image}/initramfs.img
