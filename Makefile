@@ -13,7 +13,7 @@ ASSETS := @setup/assets
 export VMTEST_ASSETS := $(CACHE)/assets.json
 endif
 
-.PHONY: help run shell test test-tools lint build assets bench clean
+.PHONY: help run shell test test-tools lint build assets kernels kernels-test bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,7 +43,7 @@ lint: ## formatting and lints
 	else echo 'make: no cargo fmt here: formatting is not checked' >&2; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
 	else echo 'make: no cargo clippy here: lints are not checked' >&2; fi
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/test-tools setup/lib/*.sh .ci/run; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/kernels setup/test-tools setup/lib/*.sh nix/kernel/build nix/fetch-sources .ci/run; \
 	else echo 'make: no shellcheck here: shell scripts are not checked' >&2; fi
 
 build: ## the program: target/release/vmtest
@@ -51,6 +51,18 @@ build: ## the program: target/release/vmtest
 
 assets: ## QEMU, kernels, shells and guest programs of all five architectures, and their manifest
 	$(ASSETS)
+
+# ARCH counts only when somebody has said it.
+KERNELS = $(if $(filter environment command,$(firstword $(origin ARCH))),$(ARCH)) $(if $(GCOV),gcov)
+
+kernels: ## build our own guest kernels, of ARCH or of all five; GCOV=1: those that count executed lines
+	@setup/kernels $(KERNELS)
+
+kernels-test: ## check the configuration of all our kernels, build and boot the gcov kernels and what else is built
+	@setup/kernels gcov amd64 riscv64
+	@setup/kernels --check
+	$(ASSETS) amd64 riscv64
+	$(CARGO) test --locked --test it kernels:: -- --include-ignored
 
 bench: ## measure what vmtest adds to QEMU's own time
 	$(ASSETS)

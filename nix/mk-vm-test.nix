@@ -43,7 +43,7 @@
   expect ? { },
   # require KVM of the builder, and use it. Only the host's own architecture can
   kvm ? false,
-  # collect coverage, in $out/coverage
+  # collect coverage, in $out/coverage; of the kernel too, unless another one is given
   coverage ? false,
   # whatever else `vmtest run --help` lists
   extraArgs ? [ ],
@@ -95,7 +95,14 @@ let
     bootTimeout
   ]
   ++ maybe "--memory" memory
-  ++ maybe "--kernel" (if lib.isDerivation kernel then "${kernel}/vmlinuz" else kernel)
+  ++ maybe "--kernel" (
+    if lib.isDerivation kernel then
+      "${kernel}/vmlinuz"
+    else if kernel == null && coverage then
+      "@gcov"
+    else
+      kernel
+  )
   ++ maybe "--modules" modules
   ++ maybe "--initramfs" initramfs
   ++ pairs "--bin" programs

@@ -71,6 +71,8 @@ pub struct Config {
     /// Start the kernel by UEFI firmware: `VMTEST_OVMF_CODE` and `VMTEST_OVMF_VARS`, else the pinned
     /// one of the asset manifest (amd64, arm64). [`Options::firmware`] goes before. Default: no.
     pub default_firmware: bool,
+    /// Collect what ran in the guest. Default: `VMTEST_COVERAGE` names a directory for it, else no.
+    pub coverage: Option<Coverage>,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
     pub boot_timeout: Option<Duration>,
     /// What the machine gets besides its plan.
@@ -81,6 +83,16 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+/// Where a run's coverage goes (`docs/coverage.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// The directory; each run has one of its own in it.
+    pub dir: PathBuf,
+    /// The run's name, that of its directory and of the test in reports. It must be new. Default: the
+    /// command's name and the architecture, with a number where that is taken.
+    pub name: Option<String>,
 }
 
 /// Which kernel is booted.
@@ -122,6 +134,7 @@ impl Config {
             image: Vec::new(),
             default_firmware: false,
             boot_timeout: None,
+            coverage: None,
             resources: Resources::default(),
         }
     }
@@ -439,6 +452,15 @@ pub fn with_ovmf(code: impl Into<PathBuf>, vars: impl Into<PathBuf>) -> impl Con
     options(|options| {
         options.firmware = Some(Firmware { code: code.into(), vars: vars.into() });
     })
+}
+
+/// Collects what runs in the guest, in a run's own directory below `dir` ([`Config::coverage`]).
+pub fn with_coverage(dir: impl Into<PathBuf>) -> impl Configure + Clone {
+    let coverage = Coverage { dir: dir.into(), name: None };
+    move |config: &mut Config| {
+        config.coverage = Some(coverage);
+        Ok(())
+    }
 }
 
 /// Adds a virtio random number generator.

@@ -15,6 +15,7 @@ pub mod assets;
 pub mod blocking;
 pub mod cmdline;
 pub mod configure;
+pub mod coverage;
 pub mod duration;
 mod environment;
 pub mod formats;

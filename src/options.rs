@@ -200,6 +200,16 @@ pub struct Environment {
     pub ovmf_vars: Option<PathBuf>,
     /// `VMTEST_ASSETS`: the asset manifest.
     pub assets: Option<PathBuf>,
+    /// `VMTEST_COVERAGE`: where the coverage of runs goes when no place is given.
+    pub coverage: Option<PathBuf>,
+    /// `VMTEST_KERNEL_COVERAGE_DIR`: with coverage collected, the kernel's counters are also at
+    /// `RUN/0/kernel_coverage.tar` below it.
+    pub kernel_coverage_dir: Option<PathBuf>,
+    /// `VMTEST_GOCOVERDIR`: with coverage collected, Go's counters are also in this directory.
+    pub gocoverdir: Option<PathBuf>,
+    /// `VMTEST_GO_PROFILE`: the file that gets the coverage profile of Go test programs
+    /// ([`crate::testing::go::run`]), which have to be built with `-cover` then.
+    pub go_profile: Option<PathBuf>,
     /// The cache directory: `VMTEST_CACHE`, else `$XDG_CACHE_HOME/vmtest`, else `$HOME/.cache/vmtest`.
     pub cache_dir: Option<PathBuf>,
 }
@@ -252,6 +262,10 @@ impl Environment {
             ovmf_code: path("VMTEST_OVMF_CODE"),
             ovmf_vars: path("VMTEST_OVMF_VARS"),
             assets: path("VMTEST_ASSETS"),
+            coverage: path("VMTEST_COVERAGE"),
+            kernel_coverage_dir: path("VMTEST_KERNEL_COVERAGE_DIR"),
+            gocoverdir: path("VMTEST_GOCOVERDIR"),
+            go_profile: path("VMTEST_GO_PROFILE"),
             cache_dir: path("VMTEST_CACHE")
                 .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join("vmtest")))
                 .or_else(|| path("HOME").map(|dir| dir.join(".cache/vmtest"))),

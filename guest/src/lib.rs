@@ -4,7 +4,8 @@
 //! * [`events`]: tell the host typed things while the program runs;
 //! * [`ports`]: find a virtio-serial port by the name the host gave it;
 //! * [`in_vm`], [`skip_if_not_in_vm`], [`skip_if_in_vm`]: tests that know where they run;
-//! * `mount`: 9p shares (feature `agent`, on by default).
+//! * `mount`: 9p shares (feature `agent`, on by default);
+//! * `coverage`: the kernel's gcov counters as one archive (feature `agent`).
 //!
 //! For the host: [`proto`], what host and guest say to each other. It is the only module the host
 //! uses.
@@ -12,6 +13,8 @@
 //! Nothing here starts threads or keeps global state, and nothing needs a program or a library in
 //! the guest's file system.
 
+#[cfg(feature = "agent")]
+pub mod coverage;
 pub mod events;
 #[cfg(feature = "agent")]
 pub mod mount;

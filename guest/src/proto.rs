@@ -61,6 +61,16 @@ pub const STDERR_PORT: &str = "vmtest.stderr";
 /// `#` are comments.
 pub const MODULES_FILE: &str = "/.vmtest/modules";
 
+/// Raw port for the kernel's gcov counters, a tar archive; only there when coverage is wanted.
+pub const COVERAGE_PORT: &str = "vmtest.coverage";
+
+/// Where programs in the guest leave their coverage: a share of the host's, with a directory for each
+/// kind ([`COVERAGE_KINDS`]) that everybody may write to.
+pub const COVERAGE_DIR: &str = "/.vmtest/coverage";
+
+/// The directories below [`COVERAGE_DIR`]: LLVM's profiles, Go's counters, gcc's counters.
+pub const COVERAGE_KINDS: [&str; 3] = ["llvm", "go", "gcc"];
+
 /// Where the guest program lies in images that vmtest makes; also the kernel's `rdinit=`. Everything
 /// of ours is below this directory, so that it meets nothing of the user's: an image of their own may
 /// have an `/init`, and `/bin` may be a directory or a link.
@@ -115,6 +125,12 @@ pub enum Request {
         #[serde(flatten)]
         size: WindowSize,
     },
+    /// Send the kernel's gcov counters as a tar archive on [`COVERAGE_PORT`]. May be asked for while a
+    /// command runs. Answered by [`Message::KernelCoverage`] or [`Message::Failed`].
+    KernelCoverage {
+        /// Number of the request.
+        id: u64,
+    },
     /// Kill what still runs, sync, unmount, say [`Message::Bye`] and power off.
     Shutdown,
 }
@@ -153,6 +169,15 @@ pub enum Message {
         stdout_bytes: u64,
         /// Bytes written to [`STDERR_PORT`] since [`Request::Exec`].
         stderr_bytes: u64,
+    },
+    /// The kernel's counters are sent: complete when this many bytes have arrived.
+    KernelCoverage {
+        /// Number of the request.
+        id: u64,
+        /// Files in the archive.
+        files: u64,
+        /// Bytes written to [`COVERAGE_PORT`] since the request.
+        bytes: u64,
     },
     /// Something worth telling the user that is no answer: a module that did not load, an orphan
     /// that had to be killed.

@@ -7,7 +7,7 @@ linux_suite=trixie linux_series=6.12 linux_recipe=1
 ## The tools
 
 # What a build needs besides a C compiler: a program and the package that brings it.
-linux_tools=(make:make flex:flex bison:bison bc:bc cpio:cpio perl:perl gzip:gzip xz:xz-utils)
+linux_tools=(make:make flex:flex bison:bison bc:bc perl:perl gzip:gzip xz:xz-utils)
 llvm_minimum=15
 
 # linux_llvm: sets llvm to what `make LLVM=` wants: 1 for `clang` itself, -19 for `clang-19`.
@@ -87,11 +87,17 @@ linux_dir() { case $1 in *-gcov) echo "kernel/$1" ;; *) echo "kernel/$1-built" ;
 
 # linux_build KIND SOURCE KEY; with $spare it does not become the default of its architecture
 linux_build() {
-  local kind=$1 source=$2 arch=${1%-gcov} start=$EPOCHREALTIME objects=$cache/build/kernel/$1 out=$cache/build/kernel/$1.out flags=() dir release
+  local kind=$1 source=$2 arch=${1%-gcov} start=$EPOCHREALTIME objects=$cache/build/kernel/$1 out=$cache/build/kernel/$1.out flags=()
   [ "$arch" = "$kind" ] || flags+=(--gcov)
-  dir=$(linux_dir "$kind")
   rm -rf "$out"
   LLVM=$llvm nice "$repo/nix/kernel/build" --arch "$arch" --source "$source" --work "$objects" --out "$out" ${flags[@]+"${flags[@]}"}
+  linux_install "$kind" "$out" "$3"
+  rm -rf "$objects"
+  say "kernel $(cat "$cache/$(linux_dir "$kind")/release") ($kind): built in $(seconds_since "$start")"
+}
+linux_install() { # KIND OUT KEY
+  local out=$2 dir release
+  dir=$(linux_dir "$1")
   release=$(cat "$out/release")
   {
     json_entry path "$dir/vmlinuz" version "$release" sha256 "$(sha256 "$out/vmlinuz")" \
@@ -107,6 +113,4 @@ linux_build() {
   take_cache
   install_component "$out" "$dir" "$3"
   leave_cache
-  rm -rf "$objects"
-  say "kernel $release ($kind): built in $(seconds_since "$start")"
 }

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod assets;
+mod coverage;
 mod env;
 mod error;
 mod events;
@@ -65,6 +66,8 @@ enum Commands {
     Assets(assets::Args),
     /// Make initramfs images and look into them
     Initramfs(initramfs::Args),
+    /// Convert and combine what `run --coverage` collected
+    Coverage(coverage::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -98,6 +101,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Shell(args)) => shell::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
+        Some(Commands::Coverage(args)) => coverage::run(args),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),

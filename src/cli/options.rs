@@ -103,6 +103,13 @@ pub(crate) struct MachineArgs {
     /// Directory for run.json, console.log, stdout, stderr; made if it is not there
     #[arg(long, value_name = "DIR", help_heading = "Report")]
     pub(crate) artifacts: Option<PathBuf>,
+    /// Collect what ran in the guest: the kernel's gcov counters (--kernel @gcov), and what programs
+    /// built with LLVM's, Go's or gcc's coverage leave. Default: VMTEST_COVERAGE, else nothing
+    #[arg(long, value_name = "DIR", help_heading = "Report")]
+    pub(crate) coverage: Option<PathBuf>,
+    /// Name of the run in --coverage. Default: COMMAND's name and the architecture
+    #[arg(long, value_name = "NAME", requires = "coverage", help_heading = "Report")]
+    pub(crate) coverage_name: Option<String>,
     /// Show the kernel's messages, and what is done, on stderr
     #[arg(short, long, help_heading = "Report")]
     pub(crate) verbose: bool,

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use vmtest::configure::{Config, Kernel};
+use vmtest::configure::{Config, Coverage, Kernel};
 use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
 use vmtest::qemu::{EventPort, Firmware, Ownership, P9Root, P9Share, ReadOnlyDir};
 use vmtest::report::{self, Context};
-use vmtest::session::{self, Command, Init};
+use vmtest::session::{self, Collecting, Command, Init};
 use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
 use vmtest::{assets, duration, quote};
 use vmtest_guest::proto::{Exec, WindowSize};
@@ -73,6 +73,8 @@ pub(crate) fn prepare(
     config.sysroot = args.sysroot.clone();
     config.image.push(image::part(args)?);
     config.boot_timeout = args.boot_timeout;
+    config.coverage =
+        args.coverage.clone().map(|dir| Coverage { dir, name: args.coverage_name.clone() });
 
     let options = &mut config.options;
     options.memory_mib = args.memory.0 >> 20;
@@ -279,6 +281,11 @@ pub(crate) fn execute(
     for notice in &prepared.notices {
         ui::note(notice);
     }
+    let mut coverage = prepared.coverage.take();
+    let no_kernel = coverage.as_ref().and_then(Collecting::no_kernel).map(str::to_owned);
+    if let Some(why) = &no_kernel {
+        ui::note(&format!("no coverage of the kernel: {why}"));
+    }
     let has_agent = prepared.plan.has_agent();
 
     let mut sinks: Vec<Sink> = Vec::new();
@@ -330,6 +337,7 @@ pub(crate) fn execute(
         accel: prepared.accel.clone(),
         artifacts: Vec::new(),
         console_tail: Vec::new(),
+        coverage: None,
     };
     if artifacts.wanted()
         && let (None, Some(path)) = (&context.kernel.sha256, &context.kernel.path)
@@ -347,6 +355,9 @@ pub(crate) fn execute(
 
     let outcome = runtime.block_on(async {
         let mut vm = prepared.start()?;
+        if let Some(collecting) = &mut coverage {
+            collecting.started();
+        }
         let collectors = events::collect(&mut vm, event_files);
         let console = vm.console().clone();
         let version = vm.qemu_version_watch();
@@ -375,7 +386,17 @@ pub(crate) fn execute(
     // Threads may still sit in a read of stdin or a write to a full pipe; nobody waits for them.
     runtime.shutdown_background();
 
+    let collected = match coverage.map(|collecting| collecting.finish(&outcome)).transpose() {
+        Ok(collected) => collected,
+        Err(error) => return Err(Failure::unavailable(&error, Some(error.hint().to_owned()))),
+    };
+    context.coverage = collected.as_ref().map(|c| (c.dir.clone(), c.record.clone()));
     let context = artifacts.finish(context, &outcome)?;
+    if format != MessageFormat::Json {
+        for line in collected.iter().flat_map(|found| found.lines(no_kernel.as_deref())) {
+            ui::note(&line);
+        }
+    }
     if outcome.verdict == Verdict::Ready {
         // A reader that left is no failure of the guest.
         let _ = stdout().write_all(findings(&context, &outcome).as_bytes());

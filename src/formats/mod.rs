@@ -6,6 +6,7 @@
 pub mod cpio;
 pub mod elf;
 pub mod fat;
+pub mod gcov;
 pub mod glob;
 pub mod kernel;
 pub mod kmod;

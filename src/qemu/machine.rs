@@ -84,9 +84,10 @@ impl Machine {
         match (self.accel, arch) {
             (Accel::Kvm, _) => "host",
             // Everything TCG can do, for programs built for newer levels than x86-64-v1. Five-level
-            // page tables only make each emulated walk longer.
-            (Accel::Tcg, Arch::Amd64) => "max,la57=off",
-            (Accel::Tcg, Arch::I386) => "max",
+            // page tables only make each emulated walk longer. Fast string instructions are slow ones
+            // here: a byte at a time, where a kernel or a C library without them takes 8 or more.
+            (Accel::Tcg, Arch::Amd64) => "max,la57=off,erms=off,fsrm=off,fsrs=off",
+            (Accel::Tcg, Arch::I386) => "max,erms=off,fsrm=off,fsrs=off",
             // Boots faster than `max` under emulation: no pointer authentication to compute.
             (Accel::Tcg, Arch::Arm64) => "cortex-a57",
             (Accel::Tcg, Arch::Arm) => "cortex-a15",
@@ -117,6 +118,11 @@ impl Machine {
             planner.kernel("mitigations=off")?;
             // The emulated timers are not wired as the check expects on slow hosts.
             planner.kernel("no_timer_check")?;
+            if self.cpus == 1 {
+                // Thousands of lock prefixes would be patched out, which real processors gain by:
+                // each throws away emulated code.
+                planner.kernel("noreplace-smp")?;
+            }
         }
         Ok(())
     }

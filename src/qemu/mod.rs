@@ -5,6 +5,7 @@
 
 mod agent;
 mod card;
+mod coverage;
 mod drive;
 mod entropy;
 mod firmware;
@@ -19,6 +20,7 @@ mod readonly_dir;
 
 pub use agent::AgentPorts;
 pub use card::{Card, Mac, Nic};
+pub use coverage::CoverageShare;
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;
 pub use firmware::Firmware;

@@ -16,7 +16,7 @@ const MOUNT_DIR: &str = "/mount/9p";
 
 /// Bytes of one 9p message: the most that Linux's virtio transport takes (128 descriptors of a page,
 /// less three). Measured in `docs/devices.md`.
-const MSIZE_BYTES: u32 = 512_000;
+pub(super) const MSIZE_BYTES: u32 = 512_000;
 
 /// A host directory that the guest sees as a 9p file system, mounted at `/mount/9p/<tag>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl TagError {
 }
 
 /// The back end and the device, shared by both kinds.
-fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, PlanError> {
+pub(super) fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, PlanError> {
     planner.claim("9p share", &share.tag)?;
     planner.needs_dir("share", &share.dir);
     let id = planner.id("fsdev");

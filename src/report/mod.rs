@@ -12,6 +12,7 @@ use vmtest_guest::proto::ExitStatus;
 
 use crate::accel::AccelChoice;
 use crate::arch::Arch;
+use crate::coverage::record::Record;
 use crate::vm::{Outcome, Phases, Verdict};
 
 /// Version of the report's format.
@@ -42,6 +43,8 @@ pub struct Context {
     pub artifacts: Vec<(&'static str, PathBuf)>,
     /// The console's last lines.
     pub console_tail: Vec<String>,
+    /// What was collected of the run's coverage, and where.
+    pub coverage: Option<(PathBuf, Record)>,
 }
 
 /// A file and its content's hash.
@@ -112,6 +115,12 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
             "host_port": forward.host_port,
             "guest_port": forward.guest_port,
         })).collect::<Vec<_>>(),
+        "coverage": context.coverage.as_ref().map(|(dir, record)| json!({
+            "dir": dir,
+            "name": record.name,
+            "collected": record.collected,
+            "missing": record.missing,
+        })),
         "notices": outcome.notices,
         "console_tail": context.console_tail,
         "artifacts": artifacts,

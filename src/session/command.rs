@@ -52,6 +52,11 @@ impl Command {
         self
     }
 
+    /// The program, as given.
+    pub(super) fn program(&self) -> Option<&OsStr> {
+        self.argv.first().map(OsString::as_os_str)
+    }
+
     /// Sets a variable of its environment, in addition to the guest's defaults (`PATH`, `HOME`, …).
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Command {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));

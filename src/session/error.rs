@@ -7,6 +7,7 @@ use crate::accel::KvmUnusable;
 use crate::arch::Arch;
 use crate::assets;
 use crate::configure::ConfigError;
+use crate::coverage::run_dir::RunDirError;
 use crate::initramfs::Problems;
 use crate::initramfs::base::BaseError;
 use crate::options::EnvironmentError;
@@ -44,6 +45,12 @@ pub enum Error {
         /// The guest's architecture.
         arch: Arch,
     },
+    /// There is no place for the run's coverage.
+    #[error(transparent)]
+    Coverage(#[from] RunDirError),
+    /// Coverage is wanted of a guest in which vmtest has nothing to say.
+    #[error("coverage is collected by vmtest's agent, and this guest runs its own init")]
+    CoverageWithoutAgent,
     /// The assets have no guest program.
     #[error("there is no guest program for {arch}")]
     NoGuestProgram {
@@ -124,6 +131,12 @@ impl Error {
             Error::NoKernel { arch } => format!(
                 "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
             ),
+            Error::Coverage(error) => error.hint(),
+            Error::CoverageWithoutAgent => {
+                "give a COMMAND for the guest to run, or collect from your own init: the library \
+                 `vmtest_guest::coverage` makes the archive"
+                    .into()
+            }
             Error::NoFirmware { .. } => "`setup/assets firmware` fetches it for amd64 and arm64; \
                 VMTEST_OVMF_CODE and VMTEST_OVMF_VARS, or `--firmware CODE:VARS`, name another one"
                 .into(),

@@ -4,6 +4,7 @@
 //! The command line and the library go through [`prepare`], so that both boot the same machine.
 
 mod command;
+mod coverage;
 mod error;
 mod run;
 
@@ -16,8 +17,8 @@ use vmtest_guest::proto::{self, Exec};
 
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
-use crate::assets::{Assets, FirmwareAsset, GuestAssets};
-use crate::configure::{Config, ImagePart, Kernel};
+use crate::assets::{Assets, FirmwareAsset, GcovAsset, GuestAssets};
+use crate::configure::{Config, Coverage, ImagePart, Kernel};
 use crate::formats::kernel;
 use crate::initramfs::Builder;
 use crate::initramfs::base::Base;
@@ -29,6 +30,7 @@ use crate::vm::accel::KvmProbe;
 use crate::vm::{Job, Resources, StartError, Vm};
 
 pub use command::{Command, destination, on_host};
+pub use coverage::{Collected, Collecting};
 pub use error::Error;
 pub use run::{Finished, NotPassed, configure, run, start};
 
@@ -65,6 +67,8 @@ pub struct Prepared {
     pub notices: Vec<String>,
     /// What the machine gets besides its plan.
     pub resources: Resources,
+    /// The run's coverage, if it is wanted.
+    pub coverage: Option<Collecting>,
     image: Option<Image>,
 }
 
@@ -113,7 +117,8 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         image: parts,
         default_firmware,
         boot_timeout,
-        resources,
+        coverage,
+        mut resources,
     } = config;
     let arch = options.arch;
     let guest = find_assets(arch, environment)?;
@@ -166,6 +171,18 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     if ours {
         options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
     }
+    let mut collecting = None;
+    // A directory in the environment is for those guests that can be asked.
+    let everywhere = environment.coverage.as_ref().filter(|_| agent);
+    let coverage =
+        coverage.or_else(|| everywhere.map(|dir| Coverage { dir: dir.clone(), name: None }));
+    if let Some(wanted) = &coverage {
+        let Init::Agent(command) = &init else { return Err(Error::CoverageWithoutAgent) };
+        let program = command.as_ref().and_then(Command::program);
+        let prepared = Collecting::prepare(wanted, arch, kernel.as_ref(), program, environment)?;
+        options.device(prepared.device(&mut resources)?);
+        collecting = Some(prepared);
+    }
     let plan = Plan::new(&options)?;
 
     let mut exec = None;
@@ -174,6 +191,9 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         let (resolved, file) = command.resolve(sysroot.as_deref());
         exec = Some(resolved);
         command_file = file;
+    }
+    if let (Some(exec), Some(_)) = (&mut exec, &collecting) {
+        coverage::tell(exec);
     }
     let mut identity = initramfs.clone().map(|path| FileIdentity {
         bytes: path.metadata().ok().map(|metadata| metadata.len()),
@@ -213,6 +233,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         memory_bytes: options.memory_mib << 20,
         notices: Vec::new(),
         resources,
+        coverage: collecting,
         image,
     })
 }
@@ -231,7 +252,7 @@ impl Prepared {
                 Ok(())
             }
             Some(image) => {
-                let (file, identity) = build(image, &mut self.notices)?;
+                let (file, identity) = build(image, &mut self.notices, self.coverage.as_mut())?;
                 // The archive and what it unpacks to are in memory at the same time, and Linux gives
                 // the root file system half of it.
                 let memory = self.memory_bytes;
@@ -268,6 +289,9 @@ impl Prepared {
     /// Outside of a tokio runtime.
     pub fn start(mut self) -> Result<Vm, Error> {
         self.build_image()?;
+        if let Some(collecting) = &mut self.coverage {
+            collecting.started();
+        }
         Vm::start(self.plan, self.resources).map_err(|error: StartError| error.into())
     }
 }
@@ -296,6 +320,8 @@ fn find_assets(arch: Arch, environment: &Environment) -> Result<GuestAssets, Err
 struct FoundKernel {
     path: PathBuf,
     modules: Option<PathBuf>,
+    config: Option<PathBuf>,
+    gcov: Option<GcovAsset>,
     sha256: Option<String>,
 }
 
@@ -318,13 +344,21 @@ fn find_kernel(
         Kernel::Default => (None, guest.kernel.as_ref()),
     };
     let mut kernel = match (given, pinned) {
-        (Some(path), _) => FoundKernel { path: path.clone(), modules: None, sha256: None },
+        (Some(path), _) => FoundKernel {
+            path: path.clone(),
+            modules: None,
+            config: None,
+            gcov: None,
+            sha256: None,
+        },
         (None, Some(pinned)) => {
             // Only the packed image has the entry point that UEFI wants.
             let image = if uefi { &pinned.image } else { pinned.to_boot() };
             FoundKernel {
                 path: image.path.clone(),
                 modules: pinned.modules.clone(),
+                config: pinned.config.clone(),
+                gcov: pinned.gcov.clone(),
                 sha256: Some(image.sha256.clone()),
             }
         }
@@ -372,7 +406,11 @@ fn base(arch: Arch, guest: &GuestAssets, kernel: &FoundKernel, plan: &Plan) -> R
 }
 
 /// Puts the image together: the base, the user's parts, the command.
-fn build(image: Image, notices: &mut Vec<String>) -> Result<(File, FileIdentity), Error> {
+fn build(
+    image: Image,
+    notices: &mut Vec<String>,
+    collecting: Option<&mut Collecting>,
+) -> Result<(File, FileIdentity), Error> {
     let Image::Build { base, sysroot, parts, command, before } = image else {
         unreachable!("only images that are to be built come here")
     };
@@ -394,6 +432,9 @@ fn build(image: Image, notices: &mut Vec<String>) -> Result<(File, FileIdentity)
     }
     let image = builder.finish()?;
     notices.extend_from_slice(image.notices());
+    if let Some(collecting) = collecting {
+        collecting.note_objects(&image);
+    }
 
     let mut file = tempfile::tempfile().map_err(Error::Temporary)?;
     let summary = match &before {

@@ -10,7 +10,7 @@ use crate::options::Environment;
 use crate::plan::Spelling;
 use crate::vm::{Outcome, Streams, Vm};
 
-use super::{Command, Error, Init, Prepared, prepare};
+use super::{Collected, Command, Error, Init, Prepared, prepare};
 
 /// Reads the environment and prepares a machine. Starts nothing.
 ///
@@ -63,6 +63,8 @@ pub struct Finished {
     pub console: Vec<u8>,
     /// QEMU's command line as a person types it, quoted for a shell.
     pub cmdline: OsString,
+    /// What was collected, where coverage was wanted ([`Config::coverage`]).
+    pub coverage: Option<Collected>,
 }
 
 /// A run did not pass. Its `Debug` is its text, so that `unwrap` in a test shows what a person needs.
@@ -128,7 +130,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error`] when nothing was started.
-    pub async fn run(self) -> Result<Finished, Error> {
+    pub async fn run(mut self) -> Result<Finished, Error> {
         let (stdout, stderr) = (Kept::default(), Kept::default());
         let streams = Streams {
             stdin: None,
@@ -136,16 +138,29 @@ impl Prepared {
             stderr: Box::new(stderr.clone()),
         };
         let job = self.job();
+        self.build_image()?;
+        let mut coverage = self.coverage.take();
         let vm = self.start()?;
+        if let Some(collecting) = &mut coverage {
+            collecting.started();
+        }
         let console = vm.console().clone();
         let cmdline = vm.plan().quoted(Spelling::Typed);
-        let outcome = crate::vm::run(vm, job, streams, std::future::pending(), |_| ()).await;
+        let mut outcome = crate::vm::run(vm, job, streams, std::future::pending(), |_| ()).await;
+        let coverage = coverage.and_then(|collecting| match collecting.finish(&outcome) {
+            Ok(collected) => Some(collected),
+            Err(error) => {
+                outcome.notices.push(crate::vm::chain(&error));
+                None
+            }
+        });
         Ok(Finished {
             outcome,
             stdout: stdout.take(),
             stderr: stderr.take(),
             console: console.transcript(),
             cmdline,
+            coverage,
         })
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::arch::Arch;
 use crate::blocking;
 use crate::configure::{Configure, p9_directory};
+use crate::options::Environment;
 use crate::session::{self, Command};
 use crate::vm::read_event_file;
 
@@ -19,6 +20,12 @@ use super::{Outcome, ProgramsError, Report, TestResult};
 
 /// The guest program's name with the command that runs Go tests.
 const GOUINIT: [&str; 2] = [vmtest_guest::proto::GUEST_PROGRAM, "gouinit"];
+
+/// Mount tag of the share with the programs and their results.
+const SHARE: &str = "gotestdata";
+
+/// The programs' coverage profile on the share.
+const PROFILE: &str = "coverage.txt";
 
 /// An event of `go test -json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -40,6 +47,9 @@ pub struct TestEvent {
 /// Runs statically linked Go test programs of the guest's architecture in one guest, one after the
 /// other, each for `timeout` at most. A package is called as its program's file, without `.test`.
 ///
+/// With `VMTEST_GO_PROFILE` in the environment their coverage profile is written to that file; the programs
+/// have to be built with `-cover` then.
+///
 /// # Errors
 /// [`ProgramsError`] when nothing could be run. Tests that fail are in the report.
 pub fn run(
@@ -59,8 +69,19 @@ pub fn run(
     }
     let mut command = Command::new(GOUINIT[0]);
     command.arg(GOUINIT[1]).arg(format!("-test_timeout={}ms", timeout.as_millis()));
-    let configurator = (configurator, p9_directory(share.path(), "gotestdata"));
-    let finished = blocking::run(arch, configurator, command)?;
+    let profile = Environment::read().map_err(session::Error::from)?.go_profile;
+    if profile.is_some() {
+        command.arg(format!("-coverprofile=/mount/9p/{SHARE}/{PROFILE}"));
+    }
+    let configurator = (configurator, p9_directory(share.path(), SHARE));
+    let mut finished = blocking::run(arch, configurator, command)?;
+    if let Some(to) = profile {
+        // The tests' results are worth more than their profile.
+        if let Err(error) = std::fs::copy(share.path().join(PROFILE), &to) {
+            let text = format!("VMTEST_GO_PROFILE: no profile at {}: {error}", to.display());
+            finished.outcome.notices.push(text);
+        }
+    }
     match read_event_file::<TestEvent>(share.path().join("results.json")) {
         Ok(events) => Ok(Report { tests: results(&events), finished }),
         Err(source) => {

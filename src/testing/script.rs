@@ -117,11 +117,13 @@ mod tests {
                 phases: Phases::default(),
                 notices: Vec::new(),
                 output_bytes: (0, 0),
+                kernel_counters: None,
             },
             stdout: Vec::new(),
             stderr: stderr.into(),
             console: Vec::new(),
             cmdline: Default::default(),
+            coverage: None,
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Agent {
     messages: BufReader<OwnedReadHalf>,
     next_id: u64,
     notices: Vec<String>,
+    /// The beginning of a line whose end was not yet there when somebody stopped waiting.
+    begun: Vec<u8>,
 }
 
 /// Why the conversation ended.
@@ -48,7 +50,13 @@ impl Agent {
                 }
             }
         });
-        Agent { requests, messages: BufReader::new(read), next_id: 1, notices: Vec::new() }
+        Agent {
+            requests,
+            messages: BufReader::new(read),
+            next_id: 1,
+            notices: Vec::new(),
+            begun: Vec::new(),
+        }
     }
 
     pub(crate) fn requests(&self) -> Requests {
@@ -90,13 +98,31 @@ impl Agent {
         }
     }
 
-    /// The next message that is no remark.
+    /// Has the guest send the kernel's counters; returns the number of files and of bytes. A command may
+    /// run meanwhile: what is said of it is passed over.
+    pub(crate) async fn kernel_coverage(&mut self) -> Result<(u64, u64), AgentError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.requests.send(Request::KernelCoverage { id }).map_err(|_| AgentError::Gone)?;
+        loop {
+            match self.next().await? {
+                Message::KernelCoverage { id: answered, files, bytes } if answered == id => {
+                    return Ok((files, bytes));
+                }
+                Message::Failed { id: answered, error, errno } if answered == id => {
+                    return Err(AgentError::Refused { error, errno });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The next message that is no remark. Nothing is lost when the caller stops waiting.
     pub(crate) async fn next(&mut self) -> Result<Message, AgentError> {
         loop {
-            let line =
-                read_line(&mut self.messages, MAX_LINE_BYTES).await.map_err(|error| match error
-                    .kind()
-                {
+            let line = continue_line(&mut self.messages, &mut self.begun, MAX_LINE_BYTES)
+                .await
+                .map_err(|error| match error.kind() {
                     io::ErrorKind::InvalidData => AgentError::Protocol(error.to_string()),
                     _ => AgentError::Gone,
                 })?;
@@ -132,24 +158,33 @@ pub(crate) async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     max: usize,
 ) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
+    continue_line(reader, &mut Vec::new(), max).await
+}
+
+/// As [`read_line`], with a line that may have begun before: what was read when the caller stops waiting
+/// is kept there.
+async fn continue_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    max: usize,
+) -> io::Result<Option<Vec<u8>>> {
     loop {
         let buffer = reader.fill_buf().await?;
         if buffer.is_empty() {
-            return Ok((!line.is_empty()).then_some(line));
+            return Ok((!line.is_empty()).then(|| std::mem::take(line)));
         }
         let end = buffer.iter().position(|&byte| byte == b'\n');
         let taken = end.unwrap_or(buffer.len());
         if line.len() + taken > max {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a line of more than {max} bytes, beginning `{}`", excerpt(&line)),
+                format!("a line of more than {max} bytes, beginning `{}`", excerpt(line)),
             ));
         }
         line.extend_from_slice(&buffer[..taken]);
         reader.consume(taken + usize::from(end.is_some()));
         if end.is_some() {
-            return Ok(Some(line));
+            return Ok(Some(std::mem::take(line)));
         }
     }
 }

@@ -12,6 +12,7 @@
 pub mod accel;
 mod agent;
 mod console;
+mod counters;
 mod events;
 mod files;
 mod http;
@@ -31,7 +32,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,7 @@ use tokio::process::Command;
 
 pub(crate) use console::last_lines;
 pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
+pub use counters::KernelCounters;
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
 pub use http::{HttpHandler, ServeHttp};
@@ -78,6 +80,9 @@ pub struct Resources {
     pub tasks: Vec<Task>,
     /// Who takes event channels; see [`Resources::on_event`].
     pub event_consumers: Vec<EventConsumer>,
+    /// Gets the kernel's gcov counters, a tar archive, from a plan with a
+    /// [`crate::qemu::CoverageShare`] that wants them.
+    pub kernel_coverage: Option<Box<dyn Write + Send>>,
     /// QEMU is killed when this is thrown.
     pub cancel: Option<CancelToken>,
     /// QEMU is killed when it has lived this long. Default: no limit.
@@ -198,6 +203,7 @@ pub struct Vm {
     console: Console,
     monitor: Monitor,
     channels: BTreeMap<String, UnixStream>,
+    kernel_coverage: counters::Taker,
     pumps: Vec<Pump>,
     notices: Vec<String>,
     started: Instant,
@@ -289,7 +295,15 @@ impl Vm {
             channels.insert(channel.name.clone(), ours);
         }
 
-        let Resources { console_sinks, tasks, event_consumers, cancel, timeout, .. } = resources;
+        let Resources {
+            console_sinks,
+            tasks,
+            event_consumers,
+            kernel_coverage,
+            cancel,
+            timeout,
+            ..
+        } = resources;
         let mut tasks = tasks;
         let mut pumps = Vec::new();
         for EventConsumer { channel, start } in event_consumers {
@@ -334,6 +348,7 @@ impl Vm {
             console,
             monitor,
             channels,
+            kernel_coverage: counters::Taker::new(kernel_coverage),
             pumps,
             notices,
             started,

@@ -8,7 +8,7 @@ use vmtest_guest::proto::{self, Exec, Hello, Message, Request};
 
 use super::agent::{Agent, AgentError, Requests};
 use super::streams::{Flow, Streams, from_guest, to_guest};
-use super::{End, Limit, TaskFailure, Verdict, Vm, into_tokio};
+use super::{End, KernelCounters, Limit, TaskFailure, Verdict, Vm, into_tokio};
 use crate::qemu::HostForward;
 
 /// How long the guest may take to sync, unmount and say goodbye.
@@ -22,6 +22,9 @@ const LOST_GRACE: Duration = Duration::from_secs(1);
 
 /// `ENOENT` and `EACCES` are the same numbers on all Linux architectures.
 const ENOENT: i32 = 2;
+
+/// `SIGTERM` is 15 on all Linux architectures.
+const SIGTERM: i32 = 15;
 
 /// `SIGPIPE` is 13 on all Linux architectures.
 const SIGPIPE: i32 = 13;
@@ -53,6 +56,9 @@ pub struct Outcome {
     pub output_bytes: (u64, u64),
     /// Port forwards, with the ports that QEMU listened on.
     pub port_forwards: Vec<HostForward>,
+    /// What came of asking for the kernel's gcov counters; `None` if nobody did, because they were not
+    /// wanted or because the guest could not be asked any more.
+    pub kernel_counters: Option<KernelCounters>,
 }
 
 /// How long the parts of a run took.
@@ -101,10 +107,13 @@ pub async fn run(
         notices: vm.notices().to_vec(),
         output_bytes: (0, 0),
         port_forwards: Vec::new(),
+        kernel_counters: None,
     };
     for text in vm.notices() {
         watcher(Progress::Notice(text));
     }
+    // The dialogue keeps to the limit by itself, and goes on to bring home what the kernel has counted.
+    let extra = if vm.wants_counters() { super::counters::LIMIT } else { Duration::ZERO };
     let run_deadline = job.run_limit.map(|limit| (Limit::Run, limit));
     let started = vm.started();
     let console = vm.console().clone();
@@ -115,7 +124,7 @@ pub async fn run(
             biased;
             verdict = conversation => Some(verdict),
             signal = interrupt => Some(Verdict::Interrupted { signal }),
-            verdict = expired(started, run_deadline) => Some(verdict),
+            verdict = expired(started + extra, run_deadline) => Some(verdict),
             () = console.panicked() => None,
         }
     };
@@ -257,6 +266,52 @@ async fn dialogue(
     watcher(Progress::Ready(&hello));
     outcome.hello = Some(hello);
 
+    let deadline = job.run_limit.map(|limit| (Limit::Run, limit));
+    let work = work(vm, agent, job, streams, outcome, watcher);
+    let verdict = tokio::select! {
+        biased;
+        verdict = work => verdict?,
+        verdict = expired(started, deadline) => {
+            if vm.wants_counters() {
+                // A program may want to write what it knows before it goes.
+                let _ = agent.requests().send(Request::Signal { signal: SIGTERM });
+                outcome.kernel_counters = vm.collect_counters(agent).await;
+            }
+            return Ok(verdict);
+        }
+    };
+    for channel in vm.settle_events().await {
+        outcome.notices.push(format!("nobody reads the events of `{channel}`: some are lost"));
+    }
+    outcome.kernel_counters = vm.collect_counters(agent).await;
+    let _ = agent.requests().send(Request::Shutdown);
+    let goodbye = async {
+        loop {
+            match agent.next().await {
+                Ok(Message::Bye) | Err(AgentError::Gone) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    };
+    if !matches!(tokio::time::timeout(SHUTDOWN_LIMIT, goodbye).await, Ok(true)) {
+        outcome.notices.push(format!(
+            "the guest did not say goodbye within {}: what it wrote last may be lost",
+            crate::duration::display(SHUTDOWN_LIMIT)
+        ));
+    }
+    Ok(verdict)
+}
+
+/// Sets the guest up and runs the command.
+async fn work(
+    vm: &mut Vm,
+    agent: &mut Agent,
+    job: &Job,
+    streams: Streams,
+    outcome: &mut Outcome,
+    watcher: &mut impl FnMut(Progress<'_>),
+) -> Result<Verdict, (AgentError, Doing)> {
     if !vm.plan().port_forwards().is_empty() {
         match vm.port_forwards().await {
             Ok(forwards) => {
@@ -268,6 +323,7 @@ async fn dialogue(
             }
         }
     }
+    let ready = Instant::now();
     let mounting = "while it was set up";
     let alone = vm.plan().networks().len() == 1;
     for network in vm.plan().networks() {
@@ -286,34 +342,10 @@ async fn dialogue(
     let running = Instant::now();
     outcome.phases.setup = Some(running - ready);
 
-    let verdict = match &job.exec {
-        None => Verdict::Ready,
-        Some(exec) => {
-            let verdict = command(vm, agent, exec, streams, outcome, watcher).await;
-            outcome.phases.command = Some(running.elapsed());
-            verdict.map_err(|error| (error, "while the command ran"))?
-        }
-    };
-    for channel in vm.settle_events().await {
-        outcome.notices.push(format!("nobody reads the events of `{channel}`: some are lost"));
-    }
-    let _ = agent.requests().send(Request::Shutdown);
-    let goodbye = async {
-        loop {
-            match agent.next().await {
-                Ok(Message::Bye) | Err(AgentError::Gone) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
-        }
-    };
-    if !matches!(tokio::time::timeout(SHUTDOWN_LIMIT, goodbye).await, Ok(true)) {
-        outcome.notices.push(format!(
-            "the guest did not say goodbye within {}: what it wrote last may be lost",
-            crate::duration::display(SHUTDOWN_LIMIT)
-        ));
-    }
-    Ok(verdict)
+    let Some(exec) = &job.exec else { return Ok(Verdict::Ready) };
+    let verdict = command(vm, agent, exec, streams, outcome, watcher).await;
+    outcome.phases.command = Some(running.elapsed());
+    verdict.map_err(|error| (error, "while the command ran"))
 }
 
 async fn command(

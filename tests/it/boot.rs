@@ -192,7 +192,8 @@ fn signals_and_missing_programs_have_the_status_a_shell_gives_them() {
         .code(139)
         .says("killed by signal 11 (SIGSEGV)");
     vmtest(["--", "no-such-program"]).run().code(127).says("no-such-program");
-    vmtest(["--", "/.vmtest/modules"]).run().code(126).says("the command did not start");
+    let file = concat!("--file=", env!("CARGO_MANIFEST_DIR"), "/Cargo.toml:/not-a-program");
+    vmtest([file, "--", "/not-a-program"]).run().code(126).says("the command did not start");
 }
 
 #[test]

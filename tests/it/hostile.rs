@@ -249,8 +249,10 @@ fn signals_end_the_run_and_qemu() {
 fn a_module_that_the_kernel_lacks_is_found_before_the_boot() {
     let guest = assets(Arch::Amd64);
     let dir = tempfile::tempdir().unwrap();
-    let kernel = guest.kernel.unwrap();
-    let modules = kernel.modules.expect("a distribution's kernel has modules");
+    let kernel = guest.kernel_by_name(vmtest::assets::KernelName::Distribution);
+    let modules = kernel
+        .and_then(|kernel| kernel.modules.clone())
+        .expect("a distribution's kernel has modules");
     // The same kernel with a directory of modules that lacks nearly all.
     let bare = dir.path().join(modules.file_name().unwrap());
     std::fs::create_dir(&bare).unwrap();
@@ -258,7 +260,7 @@ fn a_module_that_the_kernel_lacks_is_found_before_the_boot() {
         let _ = std::fs::copy(modules.join(name), bare.join(name));
     }
     std::fs::write(bare.join("modules.dep"), "").unwrap();
-    let done = vmtest([format!("--modules={}", bare.display())])
+    let done = vmtest(["--kernel=@distribution", &format!("--modules={}", bare.display())])
         .arg(format!("--share={}:s", dir.path().display()))
         .run();
     done.code(69).says("9p");

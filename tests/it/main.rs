@@ -3,11 +3,14 @@
 mod boot;
 mod cli;
 mod closure;
+mod coverage_report;
+mod coverage_run;
 mod devices;
 mod devices_inputs;
 mod golden;
 mod hostile;
 mod initramfs;
+mod kernels;
 mod layers;
 mod library;
 mod parity;

@@ -4,7 +4,7 @@
 //! control port. One command runs at a time; when it has ended the next may start, in the same
 //! guest.
 
-use super::control::{Control, read_requests};
+use super::control::{Control, PortWriter, read_requests};
 use super::exec::{self, Failure, Started, Stream, Streams};
 use super::reaper::Reaper;
 use super::stdin::Stdin;
@@ -15,8 +15,10 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
+use vmtest_guest::coverage::{self, Archived};
 use vmtest_guest::proto::{
     self, ExitStatus, Hello, Message, Request, STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize,
 };
@@ -41,6 +43,8 @@ pub(crate) enum Event {
     NoChildren,
     /// A stream of the command of this number is relayed completely.
     StreamDone { command: u64, stream: Stream, bytes: u64 },
+    /// The kernel's counters are sent, or cannot be.
+    CoverageDone { id: u64, result: Result<Archived, Failure> },
 }
 
 /// What the boot sequence found.
@@ -60,6 +64,7 @@ struct Agent {
     stdin: Option<Stdin>,
     stdout: Option<File>,
     stderr: Option<File>,
+    coverage: Option<File>,
     reaper: Reaper,
     sender: Sender<Event>,
     /// Directories to unmount at the end, in the order of mounting.
@@ -96,6 +101,7 @@ pub(crate) fn run(start: Start) -> ! {
         stdin,
         stdout: ports.stdout,
         stderr: ports.stderr,
+        coverage: ports.coverage,
         reaper,
         sender: sender.clone(),
         mounted: Vec::new(),
@@ -184,6 +190,10 @@ impl Agent {
                 }
                 self.report_if_complete();
             }
+            Event::CoverageDone { id, result: Ok(Archived { files, bytes }) } => {
+                self.send(&Message::KernelCoverage { id, files, bytes });
+            }
+            Event::CoverageDone { id, result: Err(failure) } => self.answer(id, Err(failure)),
         }
         Next::Event
     }
@@ -218,10 +228,34 @@ impl Agent {
             }
             Request::Signal { signal } => self.signal(signal),
             Request::Resize { size } => self.resize(size),
+            Request::KernelCoverage { id } => {
+                if let Err(failure) = self.send_coverage(id) {
+                    self.answer(id, Err(failure));
+                }
+            }
             Request::Shutdown => return Next::End,
             _ => self.notice("this guest does not know the host's request".to_owned()),
         }
         Next::Event
+    }
+
+    /// In a thread: there may be thousands of files, and the host may read slowly.
+    fn send_coverage(&self, id: u64) -> Result<(), Failure> {
+        let missing = "the machine has no virtio-serial port for coverage";
+        let port = self.coverage.as_ref().ok_or_else(|| Failure::new(missing, Errno::NODEV))?;
+        let port = port.try_clone().map_err(|error| Failure {
+            text: format!("cannot use the port for coverage: {error}"),
+            errno: error.raw_os_error(),
+        })?;
+        let sender = self.sender.clone();
+        std::thread::spawn(move || {
+            let result =
+                coverage::collect_kernel(Path::new(coverage::KERNEL_DIR), PortWriter(port));
+            let failed =
+                |error: coverage::Error| Failure { errno: error.errno(), text: chain(&error) };
+            let _ = sender.send(Event::CoverageDone { id, result: result.map_err(failed) });
+        });
+        Ok(())
     }
 
     fn start(&mut self, exec: &proto::Exec) -> Result<u32, Failure> {

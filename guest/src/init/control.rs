@@ -95,6 +95,19 @@ pub(crate) fn write_port(port: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A port as a writer that waits for the host.
+pub(crate) struct PortWriter(pub(crate) File);
+
+impl Write for PortWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_port(&mut self.0, bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The receiving side, for a thread of its own: sends each request as an event, and last why there
 /// are no more.
 pub(crate) fn read_requests(port: impl Read, events: &Sender<Event>) {

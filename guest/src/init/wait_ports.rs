@@ -26,6 +26,8 @@ pub(crate) struct Ports {
     pub(crate) stdin: Option<File>,
     pub(crate) stdout: Option<File>,
     pub(crate) stderr: Option<File>,
+    /// Only there when the host wants coverage.
+    pub(crate) coverage: Option<File>,
     /// Names of all ports there are.
     pub(crate) names: Vec<String>,
 }
@@ -110,6 +112,7 @@ fn open_all(found: Vec<Port>) -> Result<Ports, String> {
         stdin: open_named(proto::STDIN_PORT)?,
         stdout: open_named(proto::STDOUT_PORT)?,
         stderr: open_named(proto::STDERR_PORT)?,
+        coverage: open_named(proto::COVERAGE_PORT)?,
         names: found.into_iter().map(|port| port.name).collect(),
     })
 }

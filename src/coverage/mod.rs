@@ -1,0 +1,112 @@
+//! Coverage of what ran in guests: what was collected, and what people's and machines' tools read.
+//!
+//! [`record`] says what a run's directory holds. [`load`] turns directories into [`model::Coverage`]
+//! with the converters of others: gcov, llvm-cov, go. [`lcov`], [`cobertura`], [`json`], [`table`] and
+//! [`html`] write it. What cannot be used is a [`Problem`]; the rest is used all the same.
+
+pub mod cobertura;
+mod collect;
+mod gcov;
+pub mod go;
+pub mod html;
+mod input;
+pub mod json;
+pub mod lcov;
+mod llvm;
+pub mod model;
+mod problem;
+pub mod record;
+pub mod run_dir;
+mod sources;
+pub mod table;
+mod tools;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use llvm::is_instrumented;
+pub use problem::Problem;
+pub use sources::{SourceRoot, Sources};
+pub use tools::{Cancel, ToolError, Tools};
+
+use collect::Collector;
+use model::Coverage;
+
+/// What was read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The coverage.
+    pub coverage: Coverage,
+    /// What could not be used, or only in part, by object.
+    pub problems: Vec<Problem>,
+    /// What a person should know besides.
+    pub notes: Vec<String>,
+}
+
+/// Why there is nothing to report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was given cannot be read.
+    #[error("cannot read {}", path.display())]
+    Input {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory without runs.
+    #[error("there is no coverage in {}", path.display())]
+    Nothing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// No place for temporary files.
+    #[error("cannot make a temporary directory")]
+    Scratch {
+        /// Why.
+        source: io::Error,
+    },
+    /// [`Cancel`].
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::Input { .. } | Error::Nothing { .. } => Some(
+                "give directories that `vmtest run --coverage DIR` wrote, lcov files (*.info), or \
+                 JSON files of `vmtest coverage`",
+            ),
+            Error::Scratch { .. } => Some("TMPDIR says where temporary files go"),
+            Error::Cancelled => None,
+        }
+    }
+}
+
+/// Reads runs, directories of runs, and files of other tools.
+///
+/// Memory: the counts of all tests, some 15 MiB for a kernel's run; archives and profiles are read as
+/// streams. Temporary files are in a directory of their own, which is removed.
+///
+/// # Errors
+/// Something that was given is not there, or has no coverage in it.
+pub fn load(given: &[PathBuf], tools: &Tools, sources: &Sources) -> Result<Loaded, Error> {
+    let mut notes = Vec::new();
+    let inputs = input::find(given, &mut notes)?;
+    let scratch = tempfile::Builder::new()
+        .prefix("vmtest-coverage-")
+        .tempdir()
+        .map_err(|source| Error::Scratch { source })?;
+    let collector = Collector::new(tools, sources, scratch.path());
+    input::read(&collector, &inputs, &mut notes);
+    let (coverage, mut problems) = collector.finish();
+    if tools.cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    problems.sort_by(|a, b| (&a.object, &a.why).cmp(&(&b.object, &b.why)));
+    problems.dedup();
+    Ok(Loaded { coverage, problems, notes })
+}

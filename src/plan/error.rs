@@ -1,0 +1,75 @@
+//! Why options make no plan.
+
+use crate::arch::Arch;
+use crate::cmdline;
+use crate::qemu::TagError;
+
+/// Options that contradict each other or the architecture.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A kernel parameter without a kernel: only a kernel that QEMU loads itself can get one.
+    #[error("kernel argument `{argument}` without a kernel")]
+    KernelRequiredForArgs {
+        /// The first parameter.
+        argument: String,
+    },
+    /// Two things of one name.
+    #[error("two {what}s are called `{name}`")]
+    NameTaken {
+        /// What kind of thing.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A mount tag that virtio-9p cannot carry.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// A network setting that cannot be.
+    #[error(transparent)]
+    Net(#[from] crate::qemu::NetError),
+    /// The kernel's cmdline cannot be written.
+    #[error(transparent)]
+    Cmdline(#[from] cmdline::Error),
+    /// The architecture cannot have this.
+    #[error("{what} cannot be had on {arch}")]
+    NotOnArch {
+        /// What was asked for.
+        what: String,
+        /// The guest's architecture.
+        arch: Arch,
+    },
+    /// A value outside of its range.
+    #[error("{what} of {given} is out of range")]
+    OutOfRange {
+        /// What was set.
+        what: &'static str,
+        /// The value.
+        given: String,
+        /// The range, in words.
+        range: String,
+    },
+    /// An error of a device from outside this crate.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl PlanError {
+    /// How to mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            PlanError::KernelRequiredForArgs { .. } => Some(
+                "QEMU passes arguments only to a kernel that it loads itself: set a kernel too"
+                    .into(),
+            ),
+            PlanError::NameTaken { what, .. } => {
+                Some(format!("give each {what} a name of its own"))
+            }
+            PlanError::Tag(error) => Some(error.hint()),
+            PlanError::Net(error) => error.hint(),
+            PlanError::Cmdline(error) => Some(error.hint()),
+            PlanError::OutOfRange { range, .. } => Some(range.clone()),
+            PlanError::NotOnArch { .. } | PlanError::Other(_) => None,
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! `--coverage`: programs and kernels count in guests, and what they have counted comes home, also
+//! from guests that crash.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vmtest::arch::Arch;
+use vmtest::assets::Assets;
+use vmtest::coverage::record::{Kind, Record};
+use vmtest::options::Environment;
+
+use crate::support::{Run, assets, vmtest};
+
+/// `small` is for some arguments, `negative` for others, `never` for none.
+const RUST: &str = r#"
+fn classify(n: i32) -> &'static str {
+    if n < 0 {
+        "negative"
+    } else {
+        "small"
+    }
+}
+fn never() -> i32 {
+    42
+}
+fn main() {
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "never" => println!("{}", never()),
+            "sleep" => std::thread::sleep(std::time::Duration::from_secs(1000)),
+            number => println!("{}", classify(number.parse().unwrap())),
+        }
+    }
+}
+"#;
+
+const C: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static int sign(int n) {
+    if (n < 0)
+        return -1;
+    return 1;
+}
+int main(int argc, char **argv) {
+    int sum = 0;
+    for (int i = 1; i < argc; i++)
+        sum += sign(atoi(argv[i]));
+    if (fork() == 0)
+        exit(sign(7) - 1);
+    wait(0);
+    printf("%d\n", sum);
+    return 0;
+}
+"#;
+
+/// A directory with sources and programs; `cov` in it is where coverage goes.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::Builder::new().prefix("coverage ").tempdir().unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn cov(&self) -> PathBuf {
+        self.at("cov")
+    }
+
+    fn record(&self, run: &str) -> Record {
+        Record::read(&self.cov().join(run)).unwrap()
+    }
+
+    /// A program that counts, of a source in this place.
+    fn compile(&self, compiler: &str, source: &str, text: &str, args: &[&str]) -> PathBuf {
+        fs::write(self.at(source), text).unwrap();
+        let program = self.at(&format!("{source}-{}", args.len()));
+        let mut command = Command::new(compiler);
+        command.current_dir(self.0.path()).args(args).arg(source).arg("-o").arg(&program);
+        let output = command
+            .output()
+            .unwrap_or_else(|error| panic!("{compiler} is needed: {error}; `setup/test-tools`"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        program
+    }
+
+    /// `SF`, `FNDA` and `DA` lines of what these directories of runs hold.
+    fn lcov(&self, dirs: &[PathBuf]) -> Vec<String> {
+        let file = self.at("report.info");
+        let done = vmtest(["coverage", "report", "--lcov"]).arg(&file).args(dirs).run();
+        done.code(0);
+        let text = fs::read_to_string(&file).unwrap();
+        let kept = |line: &&str| ["SF:", "FNDA:", "DA:"].iter().any(|tag| line.starts_with(tag));
+        text.lines().filter(kept).map(str::to_owned).collect()
+    }
+}
+
+fn run(place: &Place, arch: Arch, name: &str) -> Run {
+    assets(arch);
+    vmtest(["--arch", arch.name(), "--coverage-name", name, "--coverage"]).arg(place.cov())
+}
+
+/// As if a guest had done it: the same program, run here, leaves its counters in the same layout.
+fn natively(place: &Place, program: &Path, args: &[&str]) -> PathBuf {
+    let dir = place.at("native");
+    let run = dir.join("here");
+    for kind in ["llvm", "gcc"] {
+        fs::create_dir_all(run.join(kind)).unwrap();
+    }
+    let record = serde_json::json!({
+        "schema": 1, "name": "here", "arch": "amd64", "verdict": "passed",
+        "objects": [{"host": program}],
+    });
+    fs::write(run.join("coverage.json"), record.to_string()).unwrap();
+    let status = Command::new(program)
+        .args(args)
+        .env("LLVM_PROFILE_FILE", run.join("llvm/%p-%m.profraw"))
+        .env("GCOV_PREFIX", run.join("gcc"))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    dir
+}
+
+fn kinds(record: &Record) -> Vec<Kind> {
+    record.collected.iter().map(|collected| collected.kind).collect()
+}
+
+fn missing(record: &Record, kind: Kind) -> &str {
+    let found = record.missing.iter().find(|missing| missing.kind == kind);
+    &found.unwrap_or_else(|| panic!("nothing is said of {}: {record:?}", kind.name())).why
+}
+
+#[test]
+fn lines_executed_in_the_guest_and_only_those_are_counted() {
+    let place = Place::new();
+    let rust = place.compile("rustc", "prog.rs", RUST, &["-Cinstrument-coverage", "-g"]);
+    let done = run(&place, Arch::Amd64, "rust").arg("--").arg(&rust).args(["5", "-7"]).run();
+    done.code(0);
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "small\nnegative\n");
+    let record = place.record("rust");
+    assert_eq!(kinds(&record), [Kind::Llvm]);
+    assert_eq!(record.objects[0].host, rust);
+    // The distribution's kernel does not count, and that is said before it boots.
+    assert!(done.stderr.contains("CONFIG_GCOV_KERNEL"), "{}", done.stderr);
+    assert!(missing(&record, Kind::Kernel).contains("CONFIG_GCOV_KERNEL"));
+
+    let guest = place.lcov(&[place.cov()]);
+    assert_eq!(guest, place.lcov(&[natively(&place, &rust, &["5", "-7"])]));
+    let count = |line: u32| {
+        let start = format!("DA:{line},");
+        let found = guest.iter().find_map(|text| text.strip_prefix(&start));
+        found.unwrap_or_else(|| panic!("no line {line} in {guest:#?}")).to_owned()
+    };
+    assert_eq!((count(4).as_str(), count(6).as_str(), count(10).as_str()), ("1", "1", "0"));
+}
+
+#[test]
+fn every_process_of_a_c_program_counts() {
+    let place = Place::new();
+    let program = place.compile("gcc", "prog.c", C, &["--coverage", "-O0"]);
+    let done = run(&place, Arch::Amd64, "c").arg("--").arg(&program).args(["1", "-1", "3"]).run();
+    done.code(0);
+    assert_eq!(kinds(&place.record("c")), [Kind::Gcc]);
+    let guest = place.lcov(&[place.cov()]);
+    // Three of the parent's and one of the child's.
+    assert!(guest.contains(&"FNDA:4,sign".to_owned()), "{guest:#?}");
+    assert_eq!(guest, place.lcov(&[natively(&place, &program, &["1", "-1", "3"])]));
+}
+
+#[test]
+fn a_program_of_a_foreign_architecture_counts() {
+    let place = Place::new();
+    let environment = Environment::read().unwrap();
+    let manifest = Assets::location(&environment);
+    let libc = manifest.parent().unwrap().join("build/libc/riscv64");
+    let target = "riscv64gc-unknown-linux-gnu";
+    assert!(libc.is_dir(), "no `{}`: `setup/assets riscv64` makes it", libc.display());
+    fs::write(place.at("prog.rs"), RUST).unwrap();
+    let program = place.at("prog");
+    let libdir = Command::new("rustc").args(["--print", "target-libdir"]).output().unwrap().stdout;
+    let libdir = PathBuf::from(String::from_utf8(libdir).unwrap().trim());
+    let mut native = std::ffi::OsString::from("-Lnative=");
+    native.push(&libc);
+    let mut linker = std::ffi::OsString::from("-Clinker=");
+    linker.push(libc.join("ld"));
+    let output = Command::new("rustc")
+        .env("VMTEST_LLD", libdir.join("../bin/rust-lld"))
+        .args(["--target", target, "-Cinstrument-coverage", "-Clinker-flavor=ld"])
+        .args(["-Ctarget-feature=+crt-static", "-Crelocation-model=static"])
+        .args([&linker, &native])
+        .arg(place.at("prog.rs"))
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let done = run(&place, Arch::Riscv64, "rv").arg("--").arg(&program).args(["1", "2"]).run();
+    done.code(0);
+    let record = place.record("rv");
+    assert_eq!((kinds(&record), record.arch.as_str()), (vec![Kind::Llvm], "riscv64"));
+    let guest = place.lcov(&[place.cov()]);
+    assert!(guest.contains(&"DA:6,2".to_owned()), "{guest:#?}");
+    assert!(guest.contains(&"DA:4,0".to_owned()), "{guest:#?}");
+}
+
+#[test]
+fn what_was_counted_before_a_panic_is_at_home() {
+    let place = Place::new();
+    let program = place.compile("rustc", "prog.rs", RUST, &["-Cinstrument-coverage"]);
+    let done = run(&place, Arch::Amd64, "panic")
+        .arg(format!("--bin={}:/usr/bin/prog", program.display()))
+        .args(["--", "sh", "-c", "prog 5; echo c > /proc/sysrq-trigger; sleep 100"])
+        .run();
+    done.code(70);
+    let record = place.record("panic");
+    assert_eq!((kinds(&record), record.verdict.as_str()), (vec![Kind::Llvm], "guest-panicked"));
+    assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
+    assert!(place.lcov(&[place.cov()]).contains(&"DA:6,1".to_owned()));
+}
+
+#[test]
+fn a_timed_out_run_keeps_what_has_ended_and_says_what_has_not() {
+    let place = Place::new();
+    let program = place.compile("rustc", "prog.rs", RUST, &["-Cinstrument-coverage"]);
+    let done = run(&place, Arch::Amd64, "late")
+        .arg(format!("--bin={}:/usr/bin/prog", program.display()))
+        .args(["--timeout", "30s", "--", "sh", "-c", "prog 5; prog sleep"])
+        .run();
+    done.code(124);
+    let record = place.record("late");
+    assert_eq!(kinds(&record), [Kind::Llvm]);
+    assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
+    let text = &done.stderr;
+    assert!(text.contains("coverage of programs is missing"), "{text}");
+}
+
+#[test]
+fn a_place_that_cannot_be_is_said_before_anything_starts() {
+    let place = Place::new();
+    fs::create_dir_all(place.cov().join("taken")).unwrap();
+    let refused = |name: &str, wanted: &str| {
+        let done = run(&place, Arch::Amd64, name).args(["--", "true"]).run();
+        done.code(69);
+        let text = &done.stderr;
+        assert!(text.contains(wanted) && text.contains("hint: "), "{text}");
+        assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
+    };
+    refused("taken", "there is coverage of a run `taken`");
+    refused("a/b", "cannot be called `a/b`");
+    refused("..", "cannot be called `..`");
+    let file = place.at("file");
+    fs::write(&file, "").unwrap();
+    let done = vmtest(["--coverage"]).arg(&file).args(["--", "true"]).run();
+    done.code(69);
+    assert!(done.stderr.contains("cannot make"), "{}", done.stderr);
+    // Nothing is made where nothing is started.
+    let done = vmtest(["--dry-run", "--coverage"]).arg(place.cov()).args(["--", "true"]).run();
+    done.code(0);
+    assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
+}
+
+#[test]
+fn run_json_says_what_was_collected() {
+    let place = Place::new();
+    let artifacts = place.at("artifacts");
+    let done = run(&place, Arch::Amd64, "json")
+        .arg("--artifacts")
+        .arg(&artifacts)
+        .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x; id -u"])
+        .run();
+    done.code(0);
+    let text = fs::read_to_string(artifacts.join("run.json")).unwrap();
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let coverage = &json["coverage"];
+    assert_eq!(coverage["name"], "json");
+    assert_eq!(coverage["collected"][0]["kind"], "go");
+    assert_eq!(coverage["collected"][0]["bytes"], 5);
+    assert_eq!(coverage["missing"][0]["kind"], "kernel");
+}
+
+#[test]
+fn the_variables_of_the_reference_get_theirs() {
+    let place = Place::new();
+    let done = run(&place, Arch::Amd64, "vars")
+        .args(["--kernel", "@gcov"])
+        .env("VMTEST_GOCOVERDIR", place.at("go dir"))
+        .env("VMTEST_KERNEL_COVERAGE_DIR", place.at("kernel dir"))
+        .args(["--", "sh", "-c", "echo data > $GOCOVERDIR/covmeta.x"])
+        .run();
+    done.code(0);
+    assert_eq!(fs::read(place.at("go dir/covmeta.x")).unwrap(), b"data\n");
+    let tar = fs::metadata(place.at("kernel dir/vars/0/kernel_coverage.tar")).unwrap();
+    let kernel = place.record("vars").collected[0];
+    assert_eq!((kernel.kind, kernel.bytes), (Kind::Kernel, tar.len()));
+}
+
+#[test]
+fn go_tests_give_their_profile() {
+    let place = Place::new();
+    let dir = place.at("pkg");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("go.mod"), "module example.com/pkg\n\ngo 1.19\n").unwrap();
+    fs::write(
+        dir.join("sign.go"),
+        "package pkg\n\nfunc Sign(n int) int {\n\tif n < 0 {\n\t\treturn -1\n\t}\n\treturn 1\n}\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("sign_test.go"),
+        "package pkg\n\nimport \"testing\"\n\nfunc TestSign(t *testing.T) {\n\tif Sign(5) != 1 {\n\t\t\
+         t.Fatal()\n\t}\n}\n",
+    )
+    .unwrap();
+    let output = Command::new("go")
+        .current_dir(&dir)
+        .env("CGO_ENABLED", "0")
+        .args(["test", "-c", "-cover", "-o", "pkg.test"])
+        .output()
+        .expect("go is needed: `setup/test-tools`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let profile = "-test.coverprofile=/.vmtest/coverage/go/pkg.coverprofile";
+    run(&place, Arch::Amd64, "go").arg("--").arg(dir.join("pkg.test")).arg(profile).run().code(0);
+    let text = fs::read_to_string(place.cov().join("go/go/pkg.coverprofile")).unwrap();
+    // The line of `return -1` did not run, that of `return 1` did.
+    assert!(text.contains("sign.go:4.11,6.3 1 0"), "{text}");
+    assert!(text.contains("sign.go:7.2,7.10 1 1"), "{text}");
+    let lcov = place.lcov(&[place.cov(), PathBuf::from("--source-root"), dir]);
+    assert!(
+        lcov.contains(&"DA:5,0".to_owned()) && lcov.contains(&"DA:7,1".to_owned()),
+        "{lcov:#?}"
+    );
+}
+
+/// The kernel's counters, on the two architectures that have a kernel that counts.
+mod kernel {
+    use super::*;
+
+    /// A little of everything that `fs/open.c` and `fs/read_write.c` do.
+    const SCRIPT: &str = "echo text > /tmp/file && cat /tmp/file && dd if=/tmp/file of=/tmp/copy \
+        bs=1 skip=1 2>/dev/null && chmod 600 /tmp/copy && truncate -s 100 /tmp/copy";
+
+    fn run_gcov(place: &Place, arch: Arch, name: &str) -> Run {
+        run(place, arch, name).args(["--kernel", "@gcov"])
+    }
+
+    fn counted(arch: Arch) {
+        let place = Place::new();
+        let done = run_gcov(&place, arch, "files").args(["--", "sh", "-ec", SCRIPT]).run();
+        done.code(0);
+        let record = place.record("files");
+        assert_eq!(kinds(&record), [Kind::Kernel], "{}", done.stderr);
+        assert!(record.missing.is_empty(), "{record:?}");
+        let files = record.collected[0].files;
+        assert!(files > 500, "only {files} files of counters");
+
+        let info = place.at("kernel.info");
+        let done = vmtest(["coverage", "report", "--lcov"]).arg(&info).arg(place.cov()).run();
+        done.code(0);
+        let text = fs::read_to_string(&info).unwrap();
+        for file in ["fs/open.c", "fs/read_write.c"] {
+            let (path, hit) = lines_hit(&text, file);
+            assert!(hit > 50, "{hit} lines of {file} were executed");
+            assert!(Path::new(&path).is_file(), "{path} is not on this host");
+        }
+        // Built in, and nothing has such a device.
+        let (_, hit) = lines_hit(&text, "drivers/net/ethernet/intel/e1000/e1000_ethtool.c");
+        assert_eq!(hit, 0);
+        let genhtml = Command::new("genhtml")
+            .args(["--quiet", "--output-directory"])
+            .arg(place.at("html"))
+            .arg(&info)
+            .output()
+            .expect("genhtml is needed: `setup/test-tools`");
+        assert!(genhtml.status.success(), "{}", String::from_utf8_lossy(&genhtml.stderr));
+    }
+
+    /// The path of a source file in an lcov file, and how many of its lines were executed.
+    fn lines_hit(lcov: &str, file: &str) -> (String, usize) {
+        let records = lcov.split("end_of_record");
+        let mut found = records.filter_map(|record| {
+            let path = record.lines().find_map(|line| line.strip_prefix("SF:"))?;
+            path.ends_with(&format!("/{file}")).then_some((path, record))
+        });
+        let (path, record) = found.next().unwrap_or_else(|| panic!("no {file} in the report"));
+        let lines = record.lines().filter_map(|line| line.strip_prefix("DA:"));
+        (path.to_owned(), lines.filter(|line| !line.ends_with(",0")).count())
+    }
+
+    #[test]
+    fn amd64() {
+        counted(Arch::Amd64);
+    }
+
+    #[test]
+    fn riscv64() {
+        counted(Arch::Riscv64);
+    }
+
+    #[test]
+    fn a_command_that_hangs_does_not_keep_the_kernels_counters() {
+        let place = Place::new();
+        let done = run_gcov(&place, Arch::Amd64, "hang")
+            .args(["--timeout", "20s", "--", "sleep", "1000"])
+            .run();
+        done.code(124);
+        assert_eq!(kinds(&place.record("hang")), [Kind::Kernel], "{}", done.stderr);
+    }
+
+    #[test]
+    fn a_panic_takes_the_counters_with_it_and_that_is_said() {
+        let place = Place::new();
+        let done = run_gcov(&place, Arch::Amd64, "panic")
+            .args(["--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100"])
+            .run();
+        done.code(70);
+        let record = place.record("panic");
+        assert!(kinds(&record).is_empty(), "{record:?}");
+        assert!(missing(&record, Kind::Kernel).contains("panicked"), "{record:?}");
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_good_part() {
+        let place = Place::new();
+        // As good as a full disk: a limit on the size of files, 4 MiB.
+        let script = format!(
+            "trap '' XFSZ; ulimit -f 8192; exec {} --arch amd64 --kernel @gcov --coverage-name full --coverage '{}' \
+             -- true",
+            env!("CARGO_BIN_EXE_vmtest"),
+            place.cov().display(),
+        );
+        assets(Arch::Amd64);
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        let record = place.record("full");
+        assert_eq!(kinds(&record), [Kind::Kernel], "{text}");
+        assert!(missing(&record, Kind::Kernel).contains("cannot be written"), "{record:?}");
+        assert!(text.contains("coverage of the kernel is missing"), "{text}");
+    }
+}
