@@ -53,7 +53,7 @@
         # The same with another QEMU or another Linux: `with { pkgs; qemu; }`
         make = import ./nix/project.nix;
       }
-      // lib.genAttrs [ "mkInitramfs" "mkVmTest" "mkVmMatrix" "mkKernel" ] (
+      // lib.genAttrs [ "mkInitramfs" "mkVmTest" "mkVmMatrix" "mkCoverage" "mkKernel" ] (
         name: pkgs: (projectOf pkgs).${name}
       );
 

@@ -59,6 +59,7 @@ let
     coverageAssets = column "coverageAssets";
   };
   mkVmMatrix = callPackage ./mk-vm-matrix.nix { inherit mkVmTest arches; };
+  mkCoverage = callPackage ./mk-coverage.nix { inherit unwrapped; };
 in
 {
   inherit
@@ -70,6 +71,7 @@ in
     mkInitramfs
     mkVmTest
     mkVmMatrix
+    mkCoverage
     ;
   vmtest = callPackage ./vmtest.nix { inherit unwrapped arches assets; };
   vmtestFull = callPackage ./vmtest-full.nix { inherit unwrapped assets; };
