@@ -31,7 +31,13 @@
       };
     in
     {
-      packages = eachSystem (pkgs: removeAttrs (pkgs.callPackage ./nix/packages.nix (both pkgs)) [ "override" "overrideDerivation" ]);
+      packages = eachSystem (
+        pkgs:
+        removeAttrs (pkgs.callPackage ./nix/packages.nix (both pkgs)) [
+          "override"
+          "overrideDerivation"
+        ]
+      );
 
       apps = eachSystem (pkgs: rec {
         vmtest = {
@@ -43,7 +49,11 @@
       });
 
       checks = eachSystem (
-        pkgs: removeAttrs (pkgs.callPackage ./nix/checks.nix (both pkgs // { root = ./.; })) [ "override" "overrideDerivation" ]
+        pkgs:
+        removeAttrs (pkgs.callPackage ./nix/checks.nix (both pkgs // { root = ./.; })) [
+          "override"
+          "overrideDerivation"
+        ]
       );
 
       lib = {

@@ -36,7 +36,7 @@ let
     );
 in
 lib.listToAttrs (
-  lib.concatMap (test: lib.concatMap (arch: lib.concatMap (cell test arch) (lib.attrNames rows)) archs) (
-    lib.attrNames tests
-  )
+  lib.concatMap (
+    test: lib.concatMap (arch: lib.concatMap (cell test arch) (lib.attrNames rows)) archs
+  ) (lib.attrNames tests)
 )

@@ -52,8 +52,9 @@
 assert lib.assertMsg (
   !(command != null && script != null)
 ) "mkVmTest ${name}: either command or script";
-assert lib.assertMsg (arches ? ${arch})
-  "mkVmTest ${name}: unknown architecture `${arch}`; there are ${toString (lib.attrNames arches)}";
+assert lib.assertMsg (
+  arches ? ${arch}
+) "mkVmTest ${name}: unknown architecture `${arch}`; there are ${toString (lib.attrNames arches)}";
 assert lib.assertMsg (
   !kvm || arch == hostArch
 ) "mkVmTest ${name}: KVM runs guests of the host's architecture only, ${hostArch}";
@@ -123,13 +124,18 @@ let
   )
   ++ each "--append" append
   ++ map toString extraArgs;
-  words = if script != null then [ "sh" "/test.sh" ] else command;
+  words =
+    if script != null then
+      [
+        "sh"
+        "/test.sh"
+      ]
+    else
+      command;
   matches =
     what:
     lib.concatMapStrings (pattern: ''
-      grep -Eq -e ${lib.escapeShellArg pattern} $out/${what} || fail ${
-        lib.escapeShellArg "no line of ${what} matches `${pattern}`"
-      }
+      grep -Eq -e ${lib.escapeShellArg pattern} $out/${what} || fail ${lib.escapeShellArg "no line of ${what} matches `${pattern}`"}
     '');
 in
 runCommand "vm-test-${name}"
@@ -156,7 +162,9 @@ runCommand "vm-test-${name}"
     vmtest ${lib.escapeShellArgs arguments} --artifacts $out --share $out/artifacts:artifacts \
       ${lib.concatMapStringsSep " " (event: "--event ${event}=$out/events/${event}.json") events} \
       ${lib.optionalString coverage "--coverage $out/coverage"} \
-      ${lib.optionalString (words != null) "-- ${lib.escapeShellArgs (map toString words)}"} || status=$?
+      ${
+        lib.optionalString (words != null) "-- ${lib.escapeShellArgs (map toString words)}"
+      } || status=$?
     [ "$status" = ${toString expected.status} ] || fail "ended with status $status, expected was ${toString expected.status}"
     ${matches "stdout" (lib.toList expected.stdout)}
     ${matches "stderr" (lib.toList expected.stderr)}

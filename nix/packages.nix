@@ -18,18 +18,21 @@ rec {
   assets = linkFarm "vmtest-assets" project.assets;
   # what a boot makes the kernel execute, amd64 and riscv64
   coverage = headless.mkCoverage {
-    tests = map (
-      arch:
-      headless.mkVmTest {
-        name = "coverage-${arch}";
-        inherit arch;
-        coverage = true;
-        script = "uname -a";
-      }
-    ) [
-      "amd64"
-      "riscv64"
-    ];
+    tests =
+      map
+        (
+          arch:
+          headless.mkVmTest {
+            name = "coverage-${arch}";
+            inherit arch;
+            coverage = true;
+            script = "uname -a";
+          }
+        )
+        [
+          "amd64"
+          "riscv64"
+        ];
   };
   # what belongs into the project's cache: all that is not in the public one
   prebuilt = linkFarm "vmtest-prebuilt" (

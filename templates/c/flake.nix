@@ -25,9 +25,7 @@
         '';
     in
     {
-      packages = eachSystem (
-        pkgs: builtins.mapAttrs (arch: _: program pkgs arch) vmtest.lib.arches
-      );
+      packages = eachSystem (pkgs: builtins.mapAttrs (arch: _: program pkgs arch) vmtest.lib.arches);
 
       # nix flake check -L
       checks = eachSystem (
