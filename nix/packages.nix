@@ -1,7 +1,6 @@
 # The flake's packages of one system.
 {
   lib,
-  symlinkJoin,
   linkFarm,
   project,
   headless,
