@@ -1,0 +1,53 @@
+# The asset manifest of one guest architecture (docs/assets.md): what vmtest boots, each file with its version and hash.
+{
+  lib,
+  runCommand,
+  qemu,
+  kernel,
+  guest,
+  busybox,
+  archName,
+  arch,
+  # a kernel that counts executed lines, for tests with coverage
+  gcovKernel ? null,
+}:
+runCommand "vmtest-assets-${archName}"
+  {
+    meta.description = "Asset manifest of ${archName} guests: QEMU, kernel, guest program and shell";
+    passthru = {
+      inherit
+        archName
+        qemu
+        kernel
+        guest
+        busybox
+        ;
+    };
+  }
+  ''
+    asset() { # PATH VERSION
+      local sum
+      sum=$(sha256sum <"$1")
+      printf '"path": "%s", "version": "%s", "sha256": "%s"' "$1" "$2" "''${sum%% *}"
+    }
+    kernel() { # DIRECTORY DEV
+      local release
+      release=$(cat $1/release)
+      printf '{%s, "config": "%s/config"' "$(asset $1/vmlinuz $release)" $1
+      if [ -e $1/direct ]; then printf ', "direct": {%s}' "$(asset $1/direct $release)"; fi
+      if [ -e $1/lib/modules ]; then printf ', "modules": "%s"' $1/lib/modules/$release; fi
+      printf '}'
+    }
+    mkdir -p $out
+    {
+      printf '{ "schema": 1, "generator": "nix", "guests": { "${archName}": {\n'
+      printf '  "qemu": {%s},\n' "$(asset ${qemu}/bin/qemu-system-${arch.qemu} ${lib.getVersion qemu})"
+      printf '  "kernel": %s,\n' "$(kernel ${kernel})"
+      ${lib.optionalString (gcovKernel != null) ''
+        printf '  "gcov_kernel": %s,\n' "$(kernel ${gcovKernel})"
+      ''}
+      printf '  "guest": {%s},\n' "$(asset ${guest}/bin/vmtest-guest ${lib.getVersion guest})"
+      printf '  "shell": {%s}\n' "$(asset ${busybox}/bin/busybox ${lib.getVersion busybox})"
+      printf '} } }\n'
+    } >$out/assets.json
+  ''

@@ -1,0 +1,172 @@
+# mkVmTest: a derivation that boots a guest in the build sandbox, without network, and runs a test in it. In $out:
+# run.json, console.log, stdout, stderr, what the test wrote to /mount/9p/artifacts, coverage. When the test fails, so
+# does the build, with the console's last lines in its log.
+{
+  lib,
+  runCommand,
+  writeText,
+  unwrapped,
+  hostArch,
+  arches,
+  # of each architecture, and with a kernel that counts lines
+  assets,
+  coverageAssets,
+}:
+{
+  name,
+  arch ? hostArch,
+  # What runs: a list of words, of which the first may be a store path (it comes into the image with its libraries) …
+  command ? null,
+  # … or the text of a shell script, for the guest's own sh. Neither: the guest boots and says what it found.
+  script ? null,
+  # into the image: { "/bin/app" = "${app}/bin/app"; }, with libraries; { "/data" = ./data; }, as they are
+  programs ? { },
+  files ? { },
+  # directories over 9p at /mount/9p/TAG, read-only: { TAG = ./directory; }
+  shares ? { },
+  env ? { },
+  # MiB with a suffix, as "512M"
+  memory ? null,
+  cpus ? 1,
+  # "90s", "5m". Emulated guests of a busy builder are slow: these are limits, not expectations
+  timeout ? "15m",
+  bootTimeout ? "5m",
+  # another kernel: a file, or a derivation as mkKernel makes it; its modules, …/lib/modules/RELEASE
+  kernel ? null,
+  modules ? null,
+  initramfs ? null,
+  # of the kernel's command line
+  append ? [ ],
+  # event channels: their events are in $out/events/NAME.json
+  events ? [ ],
+  # what must come out: the command's status, and extended regular expressions that a line must match
+  expect ? { },
+  # require KVM of the builder, and use it. Only the host's own architecture can
+  kvm ? false,
+  # collect coverage, in $out/coverage; of the kernel too, unless another one is given
+  coverage ? false,
+  # whatever else `vmtest run --help` lists
+  extraArgs ? [ ],
+  meta ? { },
+}:
+assert lib.assertMsg (
+  !(command != null && script != null)
+) "mkVmTest ${name}: either command or script";
+assert lib.assertMsg (
+  arches ? ${arch}
+) "mkVmTest ${name}: unknown architecture `${arch}`; there are ${toString (lib.attrNames arches)}";
+assert lib.assertMsg (
+  !kvm || arch == hostArch
+) "mkVmTest ${name}: KVM runs guests of the host's architecture only, ${hostArch}";
+let
+  colon = path: lib.replaceStrings [ "\\" ":" ] [ "\\\\" "\\:" ] (toString path);
+  pairs =
+    option: set:
+    lib.concatLists (
+      lib.mapAttrsToList (dest: src: [
+        option
+        "${colon "${src}"}:${colon dest}"
+      ]) set
+    );
+  each =
+    option:
+    lib.concatMap (value: [
+      option
+      "${value}"
+    ]);
+  maybe = option: value: each option (lib.optional (value != null) value);
+  expected = {
+    status = 0;
+    stdout = [ ];
+    stderr = [ ];
+    console = [ ];
+  }
+  // expect;
+  arguments = [
+    "run"
+    "--arch"
+    arch
+    "--accel"
+    (if kvm then "kvm" else "tcg")
+    "--cpus"
+    (toString cpus)
+    "--timeout"
+    timeout
+    "--boot-timeout"
+    bootTimeout
+  ]
+  ++ maybe "--memory" memory
+  ++ maybe "--kernel" (
+    if lib.isDerivation kernel then
+      "${kernel}/vmlinuz"
+    else if kernel == null && coverage then
+      "@gcov"
+    else
+      kernel
+  )
+  ++ maybe "--modules" modules
+  ++ maybe "--initramfs" initramfs
+  ++ pairs "--bin" programs
+  ++ pairs "--file" (
+    files // lib.optionalAttrs (script != null) { "/test.sh" = writeText "test.sh" script; }
+  )
+  ++ lib.concatLists (
+    lib.mapAttrsToList (tag: directory: [
+      "--share"
+      "${colon "${directory}"}:${tag}:ro"
+    ]) shares
+  )
+  ++ lib.concatLists (
+    lib.mapAttrsToList (key: value: [
+      "--env"
+      "${key}=${toString value}"
+    ]) env
+  )
+  ++ each "--append" append
+  ++ map toString extraArgs;
+  words =
+    if script != null then
+      [
+        "sh"
+        "/test.sh"
+      ]
+    else
+      command;
+  matches =
+    what:
+    lib.concatMapStrings (pattern: ''
+      grep -Eq -e ${lib.escapeShellArg pattern} $out/${what} || fail ${lib.escapeShellArg "no line of ${what} matches `${pattern}`"}
+    '');
+in
+runCommand "vm-test-${name}"
+  {
+    nativeBuildInputs = [ unwrapped ];
+    requiredSystemFeatures = [ "nixos-test" ] ++ lib.optional kvm "kvm";
+    passthru = { inherit arch arguments; };
+    VMTEST_ASSETS = "${(if coverage then coverageAssets else assets).${arch}}/assets.json";
+    meta = {
+      timeout = 60 * 60;
+    }
+    // meta;
+  }
+  ''
+    export HOME=$NIX_BUILD_TOP
+    fail() {
+      echo "vm-test ${name}: $*" >&2
+      echo "the console's last lines:" >&2
+      tail -n 30 $out/console.log | sed 's/^/  | /' >&2
+      exit 1
+    }
+    mkdir -p $out/artifacts ${lib.optionalString (events != [ ]) "$out/events"}
+    status=0
+    vmtest ${lib.escapeShellArgs arguments} --artifacts $out --share $out/artifacts:artifacts \
+      ${lib.concatMapStringsSep " " (event: "--event ${event}=$out/events/${event}.json") events} \
+      ${lib.optionalString coverage "--coverage $out/coverage"} \
+      ${
+        lib.optionalString (words != null) "-- ${lib.escapeShellArgs (map toString words)}"
+      } || status=$?
+    [ "$status" = ${toString expected.status} ] || fail "ended with status $status, expected was ${toString expected.status}"
+    ${matches "stdout" (lib.toList expected.stdout)}
+    ${matches "stderr" (lib.toList expected.stderr)}
+    ${matches "console.log" (lib.toList expected.console)}
+  ''
