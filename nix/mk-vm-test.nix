@@ -31,7 +31,8 @@
   # "90s", "5m". Emulated guests of a busy builder are slow: these are limits, not expectations
   timeout ? "15m",
   bootTimeout ? "5m",
-  # another kernel: a file, or a derivation as mkKernel makes it; its modules, …/lib/modules/RELEASE
+  # another kernel: a file, a derivation of mkKernel, or one of nixpkgs' kernels, whose modules come with it; else its
+  # modules, …/lib/modules/RELEASE
   kernel ? null,
   modules ? null,
   initramfs ? null,
@@ -75,6 +76,15 @@ let
       "${value}"
     ]);
   maybe = option: value: each option (lib.optional (value != null) value);
+  ofNixpkgs = lib.isDerivation kernel && kernel ? modDirVersion;
+  # before nixpkgs 26.11 said it itself
+  nixpkgsImage =
+    {
+      amd64 = "bzImage";
+      i386 = "bzImage";
+      arm = "zImage";
+    }
+    .${arch} or "Image";
   expected = {
     status = 0;
     stdout = [ ];
@@ -97,14 +107,21 @@ let
   ]
   ++ maybe "--memory" memory
   ++ maybe "--kernel" (
-    if lib.isDerivation kernel then
+    if ofNixpkgs then
+      "${kernel}/${kernel.target or nixpkgsImage}"
+    else if lib.isDerivation kernel then
       "${kernel}/vmlinuz"
     else if kernel == null && coverage then
       "@gcov"
     else
       kernel
   )
-  ++ maybe "--modules" modules
+  ++ maybe "--modules" (
+    if modules == null && ofNixpkgs then
+      "${kernel.modules or kernel}/lib/modules/${kernel.modDirVersion}"
+    else
+      modules
+  )
   ++ maybe "--initramfs" initramfs
   ++ pairs "--bin" programs
   ++ pairs "--file" (

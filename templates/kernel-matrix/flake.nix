@@ -31,24 +31,18 @@
           kernels = {
             # the one that comes with vmtest
             pinned = null;
-            # The same with a fragment of yours. Each further kernel takes minutes to build: one architecture is
-            # enough here. Another Linux: `source = { version = "…"; src = …; };`
-            small =
-              arch:
-              if arch == "riscv64" then
-                vmtest.lib.mkKernel pkgs {
-                  inherit arch;
-                  fragments = [ ./small.config ];
-                }
-              else
-                false;
+            # nixpkgs' own, with its modules: its cache has that of the host's architecture
+            nixpkgs = arch: if arch == (vmtest.lib.for pkgs).hostArch then pkgs.linux else false;
+            # The pinned one with a fragment of yours, which takes minutes to build. Another Linux: `source = { version
+            # = "…"; src = …; };`
+            # mine = arch: vmtest.lib.mkKernel pkgs { inherit arch; fragments = [ ./mine.config ]; };
           };
           tests.probe =
             { arch, kernel }:
             {
               command = [
                 (program pkgs arch)
-                (if kernel == "small" then "absent" else "present")
+                (if kernel == "nixpkgs" then "module" else "built-in")
               ];
             };
         }
