@@ -11,6 +11,8 @@
   nixfmt,
   deadnix,
   shellcheck,
+  dosfstools,
+  mtools,
   project,
   headless,
   root,
@@ -78,7 +80,10 @@ in
 {
   # The tests of tests/it boot guests with the assets of `make assets` and compare with programs of the host; `make
   # test` runs them. Here: everything in the crates themselves.
-  unit = cargoCheck "unit" [ ] "cargo test --offline --locked --workspace --lib --bins";
+  unit = cargoCheck "unit" [
+    dosfstools
+    mtools
+  ] "cargo test --offline --locked --workspace --lib --bins";
   clippy = cargoCheck "clippy" [
     clippy
   ] "cargo clippy --offline --locked --workspace --all-targets -- -D warnings";

@@ -7,7 +7,9 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tiny_http::{Method, Request, Response, Server};
 
@@ -24,7 +26,7 @@ pub type HttpHandler = dyn Fn(Request) + Send + Sync;
 /// [`ServeHttp::address`].
 #[derive(Clone)]
 pub struct ServeHttp {
-    listener: Arc<TcpListener>,
+    server: Arc<Server>,
     address: SocketAddr,
     handler: Arc<HttpHandler>,
 }
@@ -70,7 +72,9 @@ impl ServeHttp {
     ) -> io::Result<ServeHttp> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
-        Ok(ServeHttp { listener: Arc::new(listener), address, handler: Arc::new(handler) })
+        // One for all machines: two that accept at the same listener take each other's connections.
+        let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
+        Ok(ServeHttp { server: Arc::new(server), address, handler: Arc::new(handler) })
     }
 
     /// Where it listens.
@@ -88,30 +92,34 @@ impl Device for ServeHttp {
 
 impl Service for ServeHttp {
     fn start(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let listener = self.listener.try_clone()?;
-        let server = Arc::new(Server::from_listener(listener, None).map_err(io::Error::other)?);
-        let (serving, handler) = (Arc::clone(&server), Arc::clone(&self.handler));
+        let (server, handler) = (Arc::clone(&self.server), Arc::clone(&self.handler));
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("vmtest-http".into()).spawn(move || {
-            for request in serving.incoming_requests() {
+            while !stopped.load(Ordering::Acquire) {
+                let Ok(Some(request)) = server.recv_timeout(LOOK_AGAIN) else { continue };
                 let handler = Arc::clone(&handler);
                 // A handler that panics or never answers costs its own request only.
                 let answer = move || handler(request);
                 let _ = thread::Builder::new().name("vmtest-http-request".into()).spawn(answer);
             }
         })?;
-        Ok(Box::new(Serving { server, thread: Some(thread) }))
+        Ok(Box::new(Serving { stop, thread: Some(thread) }))
     }
 }
 
-/// Ends the server when dropped.
+/// How often a server looks whether its machine has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Ends the answering when dropped.
 struct Serving {
-    server: Arc<Server>,
+    stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.server.unblock();
+        self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
