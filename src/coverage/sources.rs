@@ -72,7 +72,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The path of the source `name`, which is relative to `dir` where the converter knows one;
-    /// `None` if it is not wanted.
+    /// `None` if it is not wanted, or was made by a kernel's build.
     pub(crate) fn resolve(&self, dir: Option<&str>, name: &str) -> Option<String> {
         let dir = Path::new(dir.unwrap_or_default());
         let mut known = self.known.lock().unwrap_or_else(|err| err.into_inner());
@@ -80,10 +80,22 @@ impl<'a> Resolver<'a> {
         if let Some(path) = known.get(&key) {
             return path.clone();
         }
-        let path = self.locate(dir, Path::new(name)).to_string_lossy().into_owned();
-        let path = self.sources.wants(&path).then_some(path);
+        let path = self.locate(dir, Path::new(name));
+        let gone = self.is_generated(&path);
+        let path = path.to_string_lossy().into_owned();
+        let path = (!gone && self.sources.wants(&path)).then_some(path);
         known.insert(key, path.clone());
         path
+    }
+
+    /// Whether a kernel's build has made this file: it is gone with its objects, and the source has none like it.
+    fn is_generated(&self, path: &Path) -> bool {
+        match &self.base {
+            Base::Kernel { source, .. } => {
+                path.starts_with(source) && !path.exists() && source.is_dir()
+            }
+            _ => false,
+        }
     }
 
     fn locate(&self, dir: &Path, name: &Path) -> PathBuf {
@@ -200,6 +212,8 @@ mod tests {
         }
         assert_eq!(resolver.resolve(Some("/nowhere/linux"), "fs/open.c").as_ref(), Some(&open));
         assert_eq!(resolver.resolve(None, "/usr/include/x.h").as_deref(), Some("/usr/include/x.h"));
+        // The build has made it.
+        assert_eq!(resolver.resolve(None, "/nowhere/linux/lib/crc32table.h"), None);
     }
 
     #[test]
