@@ -23,6 +23,10 @@ rustPlatform.buildRustPackage {
     "--bin=vmtest"
   ];
   nativeBuildInputs = [ installShellFiles ];
+  # Panics name source files: not those of the store, which would bring all crates' sources into the closure.
+  preBuild = ''
+    export RUSTFLAGS="''${RUSTFLAGS-} --remap-path-prefix=$cargoDeps=/crates"
+  '';
   postInstall = ''
     $out/bin/vmtest man >vmtest.1
     installManPage vmtest.1
