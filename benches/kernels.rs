@@ -9,6 +9,8 @@
 //!
 //!     cargo bench --bench kernels [-- ARCH... [--runs=N]]
 
+mod arguments;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -19,15 +21,7 @@ use vmtest::options::Environment;
 const KERNELS: [KernelName; 2] = [KernelName::Default, KernelName::Distribution];
 
 fn main() {
-    let mut runs = 5;
-    let mut arches = Vec::new();
-    for arg in std::env::args().skip(1) {
-        if let Some(number) = arg.strip_prefix("--runs=") {
-            runs = number.parse().expect("--runs takes a number");
-        } else if !arg.starts_with('-') {
-            arches.push(arg.parse().expect("an architecture"));
-        }
-    }
+    let (mut arches, runs) = arguments::arches_and_runs(5);
     let environment = Environment::read().expect("a usable environment");
     let assets = Assets::load(&Assets::location(&environment)).expect("assets: run `make assets`");
     let both = |arch: Arch| assets.guest(arch).distribution_kernel.is_some();

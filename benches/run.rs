@@ -6,6 +6,8 @@
 //!
 //!     cargo bench --bench run [-- ARCH... [--runs=N]]
 
+mod arguments;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, Write};
 use std::os::unix::net::UnixStream;
@@ -23,15 +25,7 @@ use vmtest_guest::proto::{Message, Request};
 const BAR: Duration = Duration::from_millis(60);
 
 fn main() {
-    let mut runs = 7;
-    let mut arches = Vec::new();
-    for arg in std::env::args().skip(1) {
-        if let Some(number) = arg.strip_prefix("--runs=") {
-            runs = number.parse().expect("--runs takes a number");
-        } else if !arg.starts_with('-') {
-            arches.push(arg.parse().expect("an architecture"));
-        }
-    }
+    let (mut arches, runs) = arguments::arches_and_runs(7);
     if arches.is_empty() {
         arches = vec![Arch::Amd64, Arch::Riscv64];
     }

@@ -29,15 +29,7 @@
   meta ? { },
 }:
 let
-  colon = path: lib.replaceStrings [ "\\" ":" ] [ "\\\\" "\\:" ] (toString path);
-  pairs =
-    option: set:
-    lib.concatLists (
-      lib.mapAttrsToList (dest: src: [
-        option
-        "${colon "${src}"}:${colon dest}"
-      ]) set
-    );
+  inherit (import ./words.nix { inherit lib; }) colon pairs;
   maybe =
     option: value:
     lib.optionals (value != null) [

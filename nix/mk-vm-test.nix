@@ -60,15 +60,7 @@ assert lib.assertMsg (
   !kvm || arch == hostArch
 ) "mkVmTest ${name}: KVM runs guests of the host's architecture only, ${hostArch}";
 let
-  colon = path: lib.replaceStrings [ "\\" ":" ] [ "\\\\" "\\:" ] (toString path);
-  pairs =
-    option: set:
-    lib.concatLists (
-      lib.mapAttrsToList (dest: src: [
-        option
-        "${colon "${src}"}:${colon dest}"
-      ]) set
-    );
+  inherit (import ./words.nix { inherit lib; }) colon pairs;
   each =
     option:
     lib.concatMap (value: [

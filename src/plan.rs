@@ -1,7 +1,7 @@
 //! What will be done: QEMU's argv, the kernel's cmdline, the files and streams QEMU needs.
 //!
 //! [`Plan::new`] is a pure function of [`Options`]. A plan names no socket and no temporary file:
-//! everything QEMU needs from us is an inherited file descriptor (streams are socket pairs, made
+//! everything QEMU needs from us is an inherited file descriptor (streams are socket pairs or pipes, made
 //! files are anonymous), so there is nothing to clean up, whoever is killed when, and no limit of
 //! 108 bytes for the path of a socket.
 //!

@@ -249,6 +249,7 @@ fn merge(args: &MergeArgs, cancel: Cancel) -> Result<u8, Failure> {
         Some("info") => Some(Format::Lcov),
         Some("xml") => Some(Format::Cobertura),
         Some("json") => Some(Format::Json),
+        _ if args.output == Path::new("-") => Some(Format::Lcov),
         _ => None,
     };
     let format = args.format.or_else(by_name).ok_or_else(|| Failure {

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
+use crate::assets::GcovFormat;
 
 /// Version of the record's format.
 pub const SCHEMA: u32 = 1;
@@ -88,17 +89,7 @@ pub struct KernelGcov {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<PathBuf>,
     /// Which compiler wrote the notes.
-    pub format: NotesFormat,
-}
-
-/// Which compiler a kernel was built with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NotesFormat {
-    /// gcc: read with `gcov`.
-    Gcc,
-    /// clang (`LLVM=1`): read with `llvm-cov gcov`.
-    Llvm,
+    pub format: GcovFormat,
 }
 
 /// A program or library that was in the guest.
@@ -281,7 +272,7 @@ mod tests {
                 notes: "/k/notes".into(),
                 build_dir: "/build/linux".into(),
                 source: None,
-                format: NotesFormat::Llvm,
+                format: GcovFormat::Llvm,
             }),
         });
         record.objects.push(Object { host: "/bin/true".into(), guest: None });

@@ -8,9 +8,8 @@ use vmtest_guest::proto::{Bytes, COVERAGE_DIR, Exec};
 
 use super::{Error, FoundKernel};
 use crate::arch::Arch;
-use crate::assets::GcovFormat;
 use crate::configure::Coverage;
-use crate::coverage::record::{self, Kind, NotesFormat, Object, Record};
+use crate::coverage::record::{self, Kind, Object, Record};
 use crate::coverage::run_dir::{Facts, RunDir};
 use crate::initramfs::entry::{Body, Kind as EntryKind};
 use crate::initramfs::{Image, kconfig};
@@ -83,10 +82,7 @@ impl Collecting {
                 notes: gcov.notes,
                 build_dir: gcov.build_dir,
                 source: Some(gcov.source),
-                format: match gcov.format {
-                    GcovFormat::Llvm => NotesFormat::Llvm,
-                    GcovFormat::Gcc => NotesFormat::Gcc,
-                },
+                format: gcov.format,
             }),
         };
         let also = Also {

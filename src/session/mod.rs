@@ -102,7 +102,8 @@ pub fn guest_arch(given: Option<Arch>, environment: &Environment) -> Result<Arch
         .ok_or(Error::ForeignHost { host: std::env::consts::ARCH })
 }
 
-/// Prepares a machine. Reads files, starts nothing.
+/// Prepares a machine. Reads files, starts nothing. With [`Config::coverage`] it makes the run's directory,
+/// which goes away again when the machine is not started.
 ///
 /// # Errors
 /// [`Error`] names what is missing, unusable or contradictory.

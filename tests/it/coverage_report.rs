@@ -566,6 +566,9 @@ fn files_are_chosen_and_gates_are_kept() {
     fs::rename(place.at("src"), &moved).unwrap();
     report(&[]).code(0).says("1 of 1 sources are not on this host, such as");
     report(&["--source-root", "=x"]).code(2).says("has an empty part");
+    // A pipe says no format: what most tools read.
+    let piped = vmtest(["coverage", "merge", "-o", "-"]).arg(&one).run();
+    assert!(piped.code(0).stdout.starts_with(b"TN:"), "{:?}", piped.stdout);
     vmtest(["coverage", "merge", "-o", "x.what"]).arg(&one).run().code(2).says("--format");
 }
 

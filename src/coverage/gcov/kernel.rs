@@ -145,7 +145,7 @@ fn notes(object: &Path, gcov: Option<&KernelGcov>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coverage::record::NotesFormat;
+    use crate::assets::GcovFormat;
 
     #[test]
     fn members_are_objects_of_the_build() {
@@ -166,7 +166,7 @@ mod tests {
             notes: "/cache/notes".into(),
             build_dir: "/build/linux/".into(),
             source: None,
-            format: NotesFormat::Gcc,
+            format: GcovFormat::Gcc,
         };
         let at = |object: &str, gcov| notes(Path::new(object), gcov);
         let kernel = at("/build/linux/fs/open.gcda", Some(&gcov));
