@@ -13,7 +13,7 @@ use vmtest_guest::proto::ExitStatus;
 use crate::accel::AccelChoice;
 use crate::arch::Arch;
 use crate::coverage::record::Record;
-use crate::vm::{Outcome, Phases, Verdict};
+use crate::vm::{KernelCounters, Outcome, Phases, Verdict};
 
 /// Version of the report's format.
 pub const SCHEMA: u32 = 1;
@@ -120,6 +120,10 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
             "name": record.name,
             "collected": record.collected,
             "missing": record.missing,
+            "kernel_secs": match &outcome.kernel_counters {
+                Some(KernelCounters::Complete { took, .. }) => Some(took.as_secs_f64()),
+                _ => None,
+            },
         })),
         "notices": outcome.notices,
         "console_tail": context.console_tail,

@@ -255,9 +255,11 @@ async fn dialogue(
 ) -> Result<Verdict, (AgentError, Doing)> {
     let started = vm.started();
     let booting = "while it booted";
+    let deadline = job.run_limit.map(|limit| (Limit::Run, limit));
     let hello = tokio::select! {
         hello = agent.hello() => hello.map_err(|error| (error, booting))?,
         verdict = expired(started, Some((Limit::Boot, job.boot_limit))) => return Ok(verdict),
+        verdict = expired(started, deadline) => return Ok(verdict),
         // Without this, a QEMU that refuses its arguments would be noticed only by its silence.
         end = vm.ended() => return Ok(lost(end, booting)),
     };
@@ -266,7 +268,6 @@ async fn dialogue(
     watcher(Progress::Ready(&hello));
     outcome.hello = Some(hello);
 
-    let deadline = job.run_limit.map(|limit| (Limit::Run, limit));
     let work = work(vm, agent, job, streams, outcome, watcher);
     let verdict = tokio::select! {
         biased;

@@ -406,6 +406,20 @@ mod gcov {
 
     #[test]
     #[ignore = "needs `make kernels GCOV=1`"]
+    fn amd64_guest_that_never_gets_ready_is_not_waited_for_longer_than_the_limit() {
+        let place = Place::new();
+        let start = std::time::Instant::now();
+        let done = run_gcov(&place, Arch::Amd64, "stuck")
+            .args(["--append", "rdinit=/.vmtest/bin/busybox", "--append", "-- sleep 1000"])
+            .args(["--timeout", "8s", "--", "true"])
+            .run();
+        done.code(124).says("--timeout");
+        assert!(start.elapsed().as_secs() < 30, "it took {:?}", start.elapsed());
+        assert!(missing(&place.record("stuck"), Kind::Kernel).contains("ready"));
+    }
+
+    #[test]
+    #[ignore = "needs `make kernels GCOV=1`"]
     fn amd64_panic_takes_the_counters_with_it_and_that_is_said() {
         let place = Place::new();
         let done = run_gcov(&place, Arch::Amd64, "panic")
