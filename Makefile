@@ -30,7 +30,7 @@ shell: ## an interactive shell in a guest of ARCH
 	@$(CARGO) build --quiet --locked --release
 	@target/release/vmtest shell --arch $(ARCH)
 
-test: test-tools lint ## everything that CI checks: formatting, lints, tests, real boots of all five architectures
+test: test-tools lint ## formatting, lints, tests, real boots of all five architectures
 	$(ASSETS) programs firmware
 	$(CARGO) test --locked --workspace
 
