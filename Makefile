@@ -43,7 +43,7 @@ lint: ## formatting and lints
 	else echo 'make: no cargo fmt here: formatting is not checked' >&2; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --locked --workspace --all-targets -- -D warnings; \
 	else echo 'make: no cargo clippy here: lints are not checked' >&2; fi
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/kernels setup/test-tools setup/lib/*.sh nix/kernel/build nix/fetch-sources .ci/*; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/go setup/kernels setup/test-tools setup/lib/*.sh nix/kernel/build nix/fetch-sources .ci/*; \
 	else echo 'make: no shellcheck here: shell scripts are not checked' >&2; fi
 
 build: ## the program: target/release/vmtest

@@ -6,6 +6,7 @@
 
 pub mod cobertura;
 mod collect;
+mod elf;
 mod gcov;
 pub mod go;
 pub mod html;
@@ -22,15 +23,20 @@ pub mod table;
 mod tools;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub use llvm::is_instrumented;
 pub use problem::Problem;
 pub use sources::{SourceRoot, Sources};
 pub use tools::{Cancel, ToolError, Tools};
 
 use collect::Collector;
 use model::Coverage;
+
+/// Whether a file is a program or library that counts what it executes, by LLVM's instrumentation or
+/// Go's. One that cannot be read is none.
+pub fn is_instrumented(path: &Path) -> bool {
+    llvm::is_instrumented(path) || go::is_instrumented(path)
+}
 
 /// What was read.
 #[derive(Debug)]

@@ -185,15 +185,18 @@ impl RunDir {
                 let _ = fs::set_permissions(&path, Permissions::from_mode(0o755));
             }
         }
+        // Which kind a program has that was never heard of is not known: the instrumented ones tell.
+        let go = |object: &Object| super::go::is_instrumented(&object.host);
+        let all_go = !record.objects.is_empty() && record.objects.iter().all(go);
+        let kind = if all_go { Kind::Go } else { Kind::Llvm };
         if let Some(why) = facts.programs {
-            // Which kind a program has that was never heard of is not known: the instrumented ones tell.
             if !record.objects.is_empty() || any {
-                record.missing.push(Missing { kind: Kind::Llvm, why });
+                record.missing.push(Missing { kind, why });
             }
         } else if !any && !record.objects.is_empty() {
             let why = "an instrumented program was in the guest, and nothing was written: did it run, \
                        and end by itself?";
-            record.missing.push(Missing { kind: Kind::Llvm, why: why.to_owned() });
+            record.missing.push(Missing { kind, why: why.to_owned() });
         }
         record.write(&self.path)?;
         Ok(record)

@@ -1,6 +1,7 @@
 //! `--coverage`: programs and kernels count in guests, and what they have counted comes home, also
 //! from guests that crash.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -59,6 +60,24 @@ int main(int argc, char **argv) {
 }
 "#;
 
+/// Without headers, which are the host's; and without a fork, before which both processes have counted
+/// where it is LLVM that counts.
+const C_BARE: &str = r#"int printf(const char *, ...);
+int atoi(const char *);
+static int sign(int n) {
+    if (n < 0)
+        return -1;
+    return 1;
+}
+int main(int argc, char **argv) {
+    int sum = 0;
+    for (int i = 1; i < argc; i++)
+        sum += sign(atoi(argv[i]));
+    printf("%d\n", sum);
+    return 0;
+}
+"#;
+
 /// A directory with sources and programs; `cov` in it is where coverage goes.
 struct Place(TempDir);
 
@@ -112,7 +131,7 @@ fn run(place: &Place, arch: Arch, name: &str) -> Run {
 fn natively(place: &Place, program: &Path, args: &[&str]) -> PathBuf {
     let dir = place.at("native");
     let run = dir.join("here");
-    for kind in ["llvm", "gcc"] {
+    for kind in ["llvm", "gcc", "go"] {
         fs::create_dir_all(run.join(kind)).unwrap();
     }
     let record = serde_json::json!({
@@ -124,6 +143,7 @@ fn natively(place: &Place, program: &Path, args: &[&str]) -> PathBuf {
         .args(args)
         .env("LLVM_PROFILE_FILE", run.join("llvm/%p-%m.profraw"))
         .env("GCOV_PREFIX", run.join("gcc"))
+        .env("GOCOVERDIR", run.join("go"))
         .stdout(Stdio::null())
         .status()
         .unwrap();
@@ -189,9 +209,9 @@ fn a_program_of_a_foreign_architecture_counts() {
     let program = place.at("prog");
     let libdir = Command::new("rustc").args(["--print", "target-libdir"]).output().unwrap().stdout;
     let libdir = PathBuf::from(String::from_utf8(libdir).unwrap().trim());
-    let mut native = std::ffi::OsString::from("-Lnative=");
+    let mut native = OsString::from("-Lnative=");
     native.push(&libc);
-    let mut linker = std::ffi::OsString::from("-Clinker=");
+    let mut linker = OsString::from("-Clinker=");
     linker.push(libc.join("ld"));
     let output = Command::new("rustc")
         .env("VMTEST_LLD", libdir.join("../bin/rust-lld"))
@@ -211,6 +231,61 @@ fn a_program_of_a_foreign_architecture_counts() {
     let guest = place.lcov(&[place.cov()]);
     assert!(guest.contains(&"DA:6,2".to_owned()), "{guest:#?}");
     assert!(guest.contains(&"DA:4,0".to_owned()), "{guest:#?}");
+}
+
+#[test]
+fn a_c_program_of_clang_for_riscv64_counts() {
+    let place = Place::new();
+    let environment = Environment::read().unwrap();
+    let cache = Assets::location(&environment).parent().unwrap().to_owned();
+    let (libc, runtime) = (
+        cache.join("build/libc/riscv64"),
+        cache.join(
+            "sysroot/riscv64/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.profile-riscv64.a",
+        ),
+    );
+    for (file, maker) in
+        [(&libc, "setup/assets riscv64"), (&runtime, "setup/assets riscv64 programs")]
+    {
+        assert!(file.exists(), "no `{}`: `{maker}` makes it", file.display());
+    }
+    fs::write(place.at("prog.c"), C_BARE).unwrap();
+    let clang = which::which("clang-19").unwrap_or_else(|_| "clang".into());
+    let call = |args: &[&OsStr]| {
+        let mut command = Command::new(&clang);
+        command.current_dir(place.0.path()).arg("--target=riscv64-linux-gnu").args(args);
+        let output = command
+            .output()
+            .unwrap_or_else(|error| panic!("{}: {error}; `setup/test-tools`", clang.display()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let flags = ["-fprofile-instr-generate", "-fcoverage-mapping", "-c", "prog.c"];
+    call(&flags.map(OsStr::new));
+    // Given the first flag the linker would be sent to look for a runtime among this machine's.
+    let mut link =
+        ["-fuse-ld=lld", "-static", "-nostdlib", "-u__llvm_profile_runtime", "-o", "prog"]
+            .map(OsString::from)
+            .to_vec();
+    let of_libc = |names: &[&str]| -> Vec<OsString> {
+        names.iter().map(|name| libc.join(name).into_os_string()).collect()
+    };
+    link.extend(of_libc(&["crt1.o", "crti.o", "crtbeginT.o"]));
+    link.extend(["prog.o".into(), runtime.into_os_string(), "-Wl,--start-group".into()]);
+    link.extend(of_libc(&["libc.a", "libgcc.a", "libgcc_eh.a"]));
+    link.push("-Wl,--end-group".into());
+    link.extend(of_libc(&["crtend.o", "crtn.o"]));
+    call(&link.iter().map(OsString::as_os_str).collect::<Vec<_>>());
+    let done = run(&place, Arch::Riscv64, "c")
+        .arg("--")
+        .arg(place.at("prog"))
+        .args(["1", "-1", "3"])
+        .run();
+    done.code(0);
+    assert_eq!(kinds(&place.record("c")), [Kind::Llvm], "{}", done.stderr);
+    let guest = place.lcov(&[place.cov()]);
+    for line in ["FNDA:3,sign", "DA:5,1", "DA:6,2"] {
+        assert!(guest.contains(&line.to_owned()), "{line}: {guest:#?}");
+    }
 }
 
 #[test]
@@ -288,12 +363,22 @@ fn run_json_says_what_was_collected() {
     assert_eq!(coverage["missing"][0]["kind"], "kernel");
 }
 
-#[test]
-fn go_tests_give_their_profile() {
-    let place = Place::new();
+/// Go that builds programs which count, run in `dir`.
+fn go(dir: &Path, args: &[&str]) {
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/setup/go"))
+        .current_dir(dir)
+        .env("CGO_ENABLED", "0")
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A package with a test of its positive half.
+fn go_package(place: &Place) -> PathBuf {
     let dir = place.at("pkg");
     fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("go.mod"), "module example.com/pkg\n\ngo 1.19\n").unwrap();
+    fs::write(dir.join("go.mod"), "module example.com/pkg\n\ngo 1.20\n").unwrap();
     fs::write(
         dir.join("sign.go"),
         "package pkg\n\nfunc Sign(n int) int {\n\tif n < 0 {\n\t\treturn -1\n\t}\n\treturn 1\n}\n",
@@ -305,13 +390,14 @@ fn go_tests_give_their_profile() {
          t.Fatal()\n\t}\n}\n",
     )
     .unwrap();
-    let output = Command::new("go")
-        .current_dir(&dir)
-        .env("CGO_ENABLED", "0")
-        .args(["test", "-c", "-cover", "-o", "pkg.test"])
-        .output()
-        .expect("go is needed: `setup/test-tools`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    go(&dir, &["test", "-c", "-cover", "-o", "pkg.test"]);
+    dir
+}
+
+#[test]
+fn go_tests_give_their_profile() {
+    let place = Place::new();
+    let dir = go_package(&place);
     let profile = "-test.coverprofile=/.vmtest/coverage/go/pkg.coverprofile";
     run(&place, Arch::Amd64, "go").arg("--").arg(dir.join("pkg.test")).arg(profile).run().code(0);
     let text = fs::read_to_string(place.cov().join("go/go/pkg.coverprofile")).unwrap();
@@ -324,6 +410,98 @@ fn go_tests_give_their_profile() {
         "{lcov:#?}"
     );
 }
+
+/// `testing::go::run` reads the variable of its own process, so this test is one of its own as well.
+#[test]
+fn go_tests_of_the_library_write_the_profile_that_the_environment_names() {
+    if let Some(program) = std::env::var_os("TEST_OF_GO") {
+        let limit = std::time::Duration::from_secs(60);
+        let report = vmtest::testing::go::run(Arch::Amd64, (), [program], limit).unwrap();
+        assert_eq!(report.to_string(), "pkg TestSign: passed\nthe run: passed");
+        assert!(report.finished.outcome.notices.is_empty(), "{report:?}");
+        return;
+    }
+    assets(Arch::Amd64);
+    let place = Place::new();
+    let profile = place.at("all.txt");
+    let name = std::thread::current().name().unwrap().to_owned();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name])
+        .env("TEST_OF_GO", go_package(&place).join("pkg.test"))
+        .env("VMTEST_GO_PROFILE", &profile)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    let text = fs::read_to_string(profile).unwrap();
+    assert!(text.starts_with("mode: set\n") && text.contains("sign.go:7.2,7.10 1 1"), "{text}");
+}
+
+#[test]
+fn every_block_of_a_go_program_counts_as_here() {
+    let place = Place::new();
+    let dir = place.at("prog");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("go.mod"), "module example.com/prog\n\ngo 1.20\n").unwrap();
+    fs::write(dir.join("main.go"), GO).unwrap();
+    go(&dir, &["build", "-cover", "-covermode=atomic", "-o", "prog", "."]);
+    let program = dir.join("prog");
+    let done = run(&place, Arch::Amd64, "go").arg("--").arg(&program).args(["5", "-7", "6"]).run();
+    done.code(0);
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "1\n-1\n1\n");
+    let record = place.record("go");
+    assert_eq!((kinds(&record), &record.objects[0].host), (vec![Kind::Go], &program));
+
+    let report = |from: &Path| {
+        let info = place.at("go.info");
+        vmtest(["coverage", "report", "--strict", "--go"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/setup/go"))
+            .arg("--lcov")
+            .args([&info, from])
+            .run()
+            .code(0);
+        let text = fs::read_to_string(info).unwrap();
+        let kept = |line: &&str| line.starts_with("SF:") || line.starts_with("DA:");
+        text.lines().filter(kept).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let guest = report(&place.cov());
+    assert_eq!(guest[0], format!("SF:{}", dir.join("main.go").display()));
+    for line in ["DA:10,3", "DA:11,1", "DA:13,2", "DA:17,0"] {
+        assert!(guest.contains(&line.to_owned()), "{line}: {guest:#?}");
+    }
+    assert_eq!(guest, report(&natively(&place, &program, &["5", "-7", "6"])));
+}
+
+/// Line 17 is for none.
+const GO: &str = "package main
+
+import (
+	\"fmt\"
+	\"os\"
+	\"strconv\"
+)
+
+func sign(n int) int {
+	if n < 0 {
+		return -1
+	}
+	return 1
+}
+
+func never() int {
+	return 42
+}
+
+func main() {
+	for _, word := range os.Args[1:] {
+		if word == \"never\" {
+			never()
+		}
+		n, _ := strconv.Atoi(word)
+		fmt.Println(sign(n))
+	}
+}
+";
 
 /// The kernel's counters. These need kernels that take minutes to build; `make kernels-test` builds them and runs
 /// the tests.

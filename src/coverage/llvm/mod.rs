@@ -82,9 +82,8 @@ pub(crate) fn profiles(
     );
 }
 
-/// Whether a file is a program or library with LLVM's instrumentation for coverage. One that cannot be
-/// read is none.
-pub fn is_instrumented(path: &Path) -> bool {
+/// Whether a file has LLVM's instrumentation. One that cannot be read has none.
+pub(super) fn is_instrumented(path: &Path) -> bool {
     matches!(objects::instrumented(path), Ok(Some(_)))
 }
 

@@ -9,21 +9,18 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::header;
-use goblin::elf::section_header::SectionHeader;
 use memchr::memmem::Finder;
+
+use crate::coverage::elf::Sections;
 
 /// The section with the names of functions, and with the map from counters to source.
 const NAMES: &[u8] = b"__llvm_prf_names";
 const MAP: &[u8] = b"__llvm_covmap";
 /// The section with the build id, and how much of it comes before the id: a note's head.
 const BUILD_ID: &[u8] = b".note.gnu.build-id";
-const NOTE_HEAD: u64 = 16;
+const NOTE_HEAD: usize = 16;
 /// The first raw format whose third word is the size of its build ids.
 const HAS_BUILD_IDS: u64 = 8;
-/// No program has more sections than this.
-const MAX_SECTIONS: u64 = 1 << 16;
 /// No section of names is larger.
 const MAX_NAMES: u64 = 256 << 20;
 
@@ -50,74 +47,15 @@ pub(super) enum Fit {
 
 /// Reads a file's sections; `None` if it is no ELF file or is not instrumented.
 pub(super) fn instrumented(path: &Path) -> io::Result<Option<Instrumented>> {
-    let file = File::open(path)?;
-    let mut head = [0; header::header64::SIZEOF_EHDR];
-    // A file that is shorter than a header is no program.
-    if file.read_exact_at(&mut head, 0).is_err() || head[..4] != *header::ELFMAG {
-        return Ok(None);
-    }
-    let Some(sections) = sections(&file, &head)? else { return Ok(None) };
-    let Some((_, offset, size)) = sections.iter().find(|(name, ..)| name == NAMES) else {
+    let Some(program) = Sections::read(path)? else { return Ok(None) };
+    let mapped = program.has(MAP);
+    let Some(names) = program.bytes(NAMES, MAX_NAMES)?.filter(|names| !names.is_empty()) else {
         return Ok(None);
     };
-    let mapped = sections.iter().any(|(name, ..)| name == MAP);
-    let length = file.metadata()?.len();
-    if *size == 0 || *size > MAX_NAMES || offset.checked_add(*size).is_none_or(|end| end > length) {
-        return Ok(None);
-    }
-    let mut names = vec![0; *size as usize];
-    file.read_exact_at(&mut names, *offset)?;
-    let note = sections.iter().find(|(name, ..)| name == BUILD_ID);
-    let build_id = note.and_then(|(_, offset, size)| {
-        let size = size.checked_sub(NOTE_HEAD).filter(|size| (8..=64).contains(size))?;
-        let mut id = vec![0; size as usize];
-        file.read_exact_at(&mut id, offset.checked_add(NOTE_HEAD)?).ok().map(|()| id)
-    });
+    let build_id = program.bytes(BUILD_ID, NOTE_HEAD as u64 + 64)?;
+    let build_id = build_id
+        .and_then(|mut note| (note.len() >= NOTE_HEAD + 8).then(|| note.split_off(NOTE_HEAD)));
     Ok(Some(Instrumented { path: path.to_owned(), mapped, names, build_id }))
-}
-
-/// Name, offset and size of each section.
-type Sections = Vec<(Vec<u8>, u64, u64)>;
-
-fn sections(file: &File, head: &[u8]) -> io::Result<Option<Sections>> {
-    let container = match head[header::EI_CLASS] {
-        header::ELFCLASS32 => Container::Little,
-        header::ELFCLASS64 => Container::Big,
-        _ => return Ok(None),
-    };
-    let endian = match head[header::EI_DATA] {
-        header::ELFDATA2LSB => Endian::Little,
-        header::ELFDATA2MSB => Endian::Big,
-        _ => return Ok(None),
-    };
-    let ctx = Ctx::new(container, endian);
-    let Ok(header) = goblin::elf::Elf::parse_header(head) else { return Ok(None) };
-    let entry = SectionHeader::size(ctx) as u64;
-    let count = u64::from(header.e_shnum);
-    if header.e_shoff == 0 || count == 0 || count > MAX_SECTIONS {
-        return Ok(None);
-    }
-    // For goblin an offset of 0 means that there are none: the table begins after one empty entry.
-    let first = entry as usize;
-    let mut bytes = vec![0; first + (count * entry) as usize];
-    if file.read_exact_at(&mut bytes[first..], header.e_shoff).is_err() {
-        return Ok(None);
-    }
-    let Ok(headers) = SectionHeader::parse(&bytes, first, count as usize, ctx) else {
-        return Ok(None);
-    };
-    let Some(strings) = headers.get(usize::from(header.e_shstrndx)) else { return Ok(None) };
-    let mut table = Vec::new();
-    let mut from = File::try_clone(file)?;
-    io::Seek::seek(&mut from, io::SeekFrom::Start(strings.sh_offset))?;
-    from.take(strings.sh_size.min(MAX_SECTIONS * 64)).read_to_end(&mut table)?;
-    let name = |at: usize| {
-        let rest = table.get(at..).unwrap_or_default();
-        rest.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
-    };
-    let found =
-        headers.iter().map(|section| (name(section.sh_name), section.sh_offset, section.sh_size));
-    Ok(Some(found.collect()))
 }
 
 impl Instrumented {
