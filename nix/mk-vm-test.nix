@@ -31,8 +31,8 @@
   # "90s", "5m". Emulated guests of a busy builder are slow: these are limits, not expectations
   timeout ? "15m",
   bootTimeout ? "5m",
-  # another kernel: a file, a derivation of mkKernel, or one of nixpkgs' kernels, whose modules come with it; else its
-  # modules, …/lib/modules/RELEASE
+  # another kernel: a file, a derivation of mkKernel, one of nixpkgs' kernels, whose modules come with it, or "@gcov", ours
+  # that counts lines; else its modules, …/lib/modules/RELEASE
   kernel ? null,
   modules ? null,
   initramfs ? null,
@@ -44,7 +44,7 @@
   expect ? { },
   # require KVM of the builder, and use it. Only the host's own architecture can
   kvm ? false,
-  # collect coverage, in $out/coverage; of the kernel too, unless another one is given
+  # bring home what programs counted, in $out/coverage, and with `kernel = "@gcov"` what the kernel did
   coverage ? false,
   # whatever else `vmtest run --help` lists
   extraArgs ? [ ],
@@ -103,8 +103,6 @@ let
       "${kernel}/${kernel.target or nixpkgsImage}"
     else if lib.isDerivation kernel then
       "${kernel}/vmlinuz"
-    else if kernel == null && coverage then
-      "@gcov"
     else
       kernel
   )
@@ -152,7 +150,7 @@ runCommand "vm-test-${name}"
     nativeBuildInputs = [ unwrapped ];
     requiredSystemFeatures = [ "nixos-test" ] ++ lib.optional kvm "kvm";
     passthru = { inherit arch arguments; };
-    VMTEST_ASSETS = "${(if coverage then coverageAssets else assets).${arch}}/assets.json";
+    VMTEST_ASSETS = "${(if kernel == "@gcov" then coverageAssets else assets).${arch}}/assets.json";
     meta = {
       timeout = 60 * 60;
     }

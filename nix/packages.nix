@@ -25,6 +25,7 @@ rec {
             name = "coverage-${arch}";
             inherit arch;
             coverage = true;
+            kernel = "@gcov";
             script = "uname -a";
           }
         )

@@ -230,3 +230,26 @@ fn memory_is_bounded_by_what_is_there() {
     huge[54..62].copy_from_slice(b"FFFFFFF0");
     assert!(Listing::read(&source(&huge), true).is_err());
 }
+
+/// 3cpio is in no release of Debian yet; this is an archive of its version 0.14.0, of
+/// `3cpio --data-align 64 -c 3cpio.img`, whose manifest begins with `#cpio` and goes on with `#cpio: zstd -19`.
+#[test]
+fn an_archive_of_3cpio_is_read() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/initramfs/peers/3cpio.img");
+    let done = crate::support::vmtest(["initramfs", "ls", "-l"]).arg(&file).run();
+    done.code(0);
+    let expected = "\
+drwxr-xr-x  2     0     0          0 kernel
+drwxr-xr-x  2     0     0          0 kernel/x86
+-rw-r--r--  1     0     0         10 kernel/x86/GenuineIntel.bin
+-rwxr-xr-x  1     0     0         21 init
+drwxr-x---  2    12    34          0 bin
+lrwxrwxrwx  1     0     0          7 bin/sh -> busybox
+crw-------  1     0     0       5, 1 dev/console
+brw-rw----  1     0     6     254, 0 dev/vda
+";
+    assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+    let done = crate::support::vmtest(["initramfs", "cat"]).args([&file, Path::new("/init")]).run();
+    done.code(0);
+    assert_eq!(done.stdout, b"#!/bin/sh\necho hello\n");
+}
