@@ -233,9 +233,8 @@ fn a_program_of_a_foreign_architecture_counts() {
     assert!(guest.contains(&"DA:4,0".to_owned()), "{guest:#?}");
 }
 
-#[test]
-fn a_c_program_of_clang_for_riscv64_counts() {
-    let place = Place::new();
+/// A static program for riscv64, by clang and the C library in the cache: one that needs no headers.
+fn clang_for_riscv64(place: &Place, source: &str, text: &str, flags: &[&str]) -> PathBuf {
     let environment = Environment::read().unwrap();
     let cache = Assets::location(&environment).parent().unwrap().to_owned();
     let (libc, runtime) = (
@@ -249,7 +248,7 @@ fn a_c_program_of_clang_for_riscv64_counts() {
     {
         assert!(file.exists(), "no `{}`: `{maker}` makes it", file.display());
     }
-    fs::write(place.at("prog.c"), C_BARE).unwrap();
+    fs::write(place.at(source), text).unwrap();
     let clang = which::which("clang-19").unwrap_or_else(|_| "clang".into());
     let call = |args: &[&OsStr]| {
         let mut command = Command::new(&clang);
@@ -259,27 +258,34 @@ fn a_c_program_of_clang_for_riscv64_counts() {
             .unwrap_or_else(|error| panic!("{}: {error}; `setup/test-tools`", clang.display()));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    let flags = ["-fprofile-instr-generate", "-fcoverage-mapping", "-c", "prog.c"];
-    call(&flags.map(OsStr::new));
-    // Given the first flag the linker would be sent to look for a runtime among this machine's.
-    let mut link =
-        ["-fuse-ld=lld", "-static", "-nostdlib", "-u__llvm_profile_runtime", "-o", "prog"]
-            .map(OsString::from)
-            .to_vec();
+    let object = format!("{source}.o");
+    let compile = [flags, &["-c", source, "-o", &object]].concat();
+    call(&compile.iter().map(OsStr::new).collect::<Vec<_>>());
+    // Given the flag for counting, the linker would be sent to look for a runtime among this machine's.
+    let program = place.at(&format!("{source}-riscv64"));
+    let mut link = ["-fuse-ld=lld", "-static", "-nostdlib", "-o"].map(OsString::from).to_vec();
     let of_libc = |names: &[&str]| -> Vec<OsString> {
         names.iter().map(|name| libc.join(name).into_os_string()).collect()
     };
+    link.push(program.clone().into());
     link.extend(of_libc(&["crt1.o", "crti.o", "crtbeginT.o"]));
-    link.extend(["prog.o".into(), runtime.into_os_string(), "-Wl,--start-group".into()]);
+    link.extend([object.into(), "-Wl,--start-group".into()]);
+    if !flags.is_empty() {
+        link.extend(["-u__llvm_profile_runtime".into(), runtime.into_os_string()]);
+    }
     link.extend(of_libc(&["libc.a", "libgcc.a", "libgcc_eh.a"]));
     link.push("-Wl,--end-group".into());
     link.extend(of_libc(&["crtend.o", "crtn.o"]));
     call(&link.iter().map(OsString::as_os_str).collect::<Vec<_>>());
-    let done = run(&place, Arch::Riscv64, "c")
-        .arg("--")
-        .arg(place.at("prog"))
-        .args(["1", "-1", "3"])
-        .run();
+    program
+}
+
+#[test]
+fn a_c_program_of_clang_for_riscv64_counts() {
+    let place = Place::new();
+    let flags = ["-fprofile-instr-generate", "-fcoverage-mapping"];
+    let program = clang_for_riscv64(&place, "prog.c", C_BARE, &flags);
+    let done = run(&place, Arch::Riscv64, "c").arg("--").arg(&program).args(["1", "-1", "3"]).run();
     done.code(0);
     assert_eq!(kinds(&place.record("c")), [Kind::Llvm], "{}", done.stderr);
     let guest = place.lcov(&[place.cov()]);
@@ -510,7 +516,25 @@ mod gcov {
 
     /// A little of everything that `fs/open.c` and `fs/read_write.c` do.
     const SCRIPT: &str = "echo text > /tmp/file && cat /tmp/file && dd if=/tmp/file of=/tmp/copy \
-        bs=1 skip=1 2>/dev/null && chmod 600 /tmp/copy && truncate -s 100 /tmp/copy";
+        bs=1 skip=1 2>/dev/null && chmod 600 /tmp/copy && truncate -s 100 /tmp/copy && syscalls";
+
+    /// 500 times what the script does not do.
+    const SYSCALLS: &str = r#"
+int open(const char *, int, ...), close(int), ftruncate(int, long), fchmod(int, unsigned);
+long pread(int, void *, unsigned long, long), pwrite(int, const void *, unsigned long, long);
+int unlink(const char *);
+int main(void) {
+    char text[8];
+    for (int i = 0; i < 500; i++) {
+        int fd = open("/tmp/calls", 0102, 0600);
+        if (fd < 0 || pwrite(fd, "sevench", 8, i) != 8 || pread(fd, text, 8, i) != 8)
+            return 1;
+        if (ftruncate(fd, 3) || fchmod(fd, 0640) || close(fd) || unlink("/tmp/calls"))
+            return 2;
+    }
+    return 0;
+}
+"#;
 
     fn run_gcov(place: &Place, arch: Arch, name: &str) -> Run {
         run(place, arch, name).args(["--kernel", "@gcov"])
@@ -518,7 +542,14 @@ mod gcov {
 
     fn counted(arch: Arch) {
         let place = Place::new();
-        let done = run_gcov(&place, arch, "files").args(["--", "sh", "-ec", SCRIPT]).run();
+        let program = match arch {
+            Arch::Riscv64 => clang_for_riscv64(&place, "calls.c", SYSCALLS, &[]),
+            _ => place.compile("gcc", "calls.c", SYSCALLS, &["-static"]),
+        };
+        let done = run_gcov(&place, arch, "files")
+            .arg(format!("--bin={}:/bin/syscalls", program.display()))
+            .args(["--", "sh", "-ec", SCRIPT])
+            .run();
         done.code(0);
         let record = place.record("files");
         assert_eq!(kinds(&record), [Kind::Kernel], "{}", done.stderr);
@@ -534,6 +565,13 @@ mod gcov {
             let (path, hit) = lines_hit(&text, file);
             assert!(hit > 50, "{hit} lines of {file} were executed");
             assert!(Path::new(&path).is_file(), "{path} is not on this host");
+        }
+        for function in ["ksys_pread64", "ksys_pwrite64", "chmod_common"] {
+            let calls = text.lines().find_map(|line| {
+                let (calls, name) = line.strip_prefix("FNDA:")?.split_once(',')?;
+                (name == function).then(|| calls.parse::<u64>().unwrap())
+            });
+            assert!(calls.is_some_and(|calls| calls >= 500), "{function}: {calls:?}");
         }
         // Built in, and nothing has such a device.
         let (_, hit) = lines_hit(&text, "drivers/net/ethernet/intel/e1000/e1000_ethtool.c");
