@@ -36,12 +36,14 @@ pub(crate) struct Args {
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Combine everything into one file
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = EXIT_CODES.replace(UNDER_LINE, ""))]
     Merge(MergeArgs),
     /// Print a summary, and write a report for people or files for tools
     #[command(after_help = EXIT_CODES)]
     Report(ReportArgs),
 }
+
+const UNDER_LINE: &str = "  1    lines covered are fewer than --fail-under\n";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -171,10 +173,16 @@ fn load(args: &InputArgs, cancel: Cancel) -> Result<Loaded, Failure> {
     let roots =
         args.source_root.iter().map(|value| source_root(value)).collect::<Result<_, _>>()?;
     let sources = Sources { roots, include: args.include.clone(), exclude: args.exclude.clone() };
+    // They are started in other directories.
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let program = |path: &PathBuf| match path.as_os_str().as_bytes().contains(&b'/') {
+        true => absolute(path),
+        false => path.clone(),
+    };
     let tools = Tools {
-        gcov: args.gcov.clone(),
-        llvm: args.llvm_bin.clone(),
-        go: args.go.clone(),
+        gcov: args.gcov.as_ref().map(program),
+        llvm: args.llvm_bin.as_ref().map(absolute),
+        go: args.go.as_ref().map(program),
         cancel,
         ..Tools::default()
     };
@@ -263,11 +271,31 @@ fn merge(args: &MergeArgs, cancel: Cancel) -> Result<u8, Failure> {
 }
 
 fn report(args: &ReportArgs, cancel: Cancel) -> Result<u8, Failure> {
+    let files = [
+        (&args.lcov, "--lcov", Format::Lcov),
+        (&args.cobertura, "--cobertura", Format::Cobertura),
+        (&args.json, "--json", Format::Json),
+    ];
+    let mut taken = BTreeMap::new();
+    for (path, option, _) in &files {
+        if let Some(path) = path
+            && let Some(other) = taken.insert(path, option)
+        {
+            return Err(Failure::wrong(
+                format!("{other} and {option} both write to {}", path.display()),
+                "name a file for each",
+            ));
+        }
+    }
     let loaded = load(&args.input, cancel)?;
     let totals = Totals::new(&loaded.coverage);
     if !args.quiet {
         let rows = if args.files { Rows::Files } else { Rows::Directories };
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out: Box<dyn Write> = match taken.contains_key(&PathBuf::from("-")) {
+            // stdout is a file's
+            true => Box::new(BufWriter::new(io::stderr().lock())),
+            false => Box::new(BufWriter::new(io::stdout().lock())),
+        };
         let printed = table::write(&totals, rows, &mut out).and_then(|()| out.flush());
         // Whoever reads the summary may have seen enough.
         if let Err(error) = printed
@@ -276,12 +304,7 @@ fn report(args: &ReportArgs, cancel: Cancel) -> Result<u8, Failure> {
             return Err(Failure::unavailable(&error, None));
         }
     }
-    let files = [
-        (&args.lcov, Format::Lcov),
-        (&args.cobertura, Format::Cobertura),
-        (&args.json, Format::Json),
-    ];
-    for (path, format) in files {
+    for (path, _, format) in files {
         if let Some(path) = path {
             write(path, &loaded, format)?;
         }
@@ -291,11 +314,22 @@ fn report(args: &ReportArgs, cancel: Cancel) -> Result<u8, Failure> {
             .map_err(|error| Failure::unavailable(&error, Some(error.hint().to_owned())))?;
         ui::status(&format!("report: {}", dir.join("index.html").display()));
     }
-    if let (Some(wanted), Some(covered)) = (args.fail_under, totals.all.lines.percent())
-        && covered < wanted
-    {
-        ui::failed(&format!("{covered:.2}% of lines are covered, fewer than {wanted}%"));
-        return Ok(UNDER);
+    if let Some(wanted) = args.fail_under {
+        match totals.all.lines.percent() {
+            Some(covered) if covered >= wanted => {}
+            Some(covered) => {
+                let lines = totals.all.lines;
+                ui::failed(&format!(
+                    "{} of {} lines are covered, {covered:.2}%, fewer than {wanted}%",
+                    lines.hit, lines.found
+                ));
+                return Ok(UNDER);
+            }
+            None => {
+                ui::failed("no line was found that could have been covered");
+                return Ok(UNDER);
+            }
+        }
     }
     Ok(strict(&args.input, &loaded))
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use vmtest::coverage::run_dir::RunDirError;
 use vmtest::session;
 
 use super::ui;
@@ -52,7 +53,7 @@ impl From<session::Error> for Failure {
     fn from(error: session::Error) -> Failure {
         let code = match error {
             // Flags that contradict each other are wrong usage; all else is missing or unusable.
-            session::Error::Plan(_) => USAGE,
+            session::Error::Plan(_) | session::Error::Coverage(RunDirError::Name { .. }) => USAGE,
             _ => UNAVAILABLE,
         };
         let text = match &error {

@@ -108,7 +108,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "DIR", help_heading = "Report")]
     pub(crate) coverage: Option<PathBuf>,
     /// Name of the run in --coverage. Default: COMMAND's name and the architecture
-    #[arg(long, value_name = "NAME", requires = "coverage", help_heading = "Report")]
+    #[arg(long, value_name = "NAME", help_heading = "Report")]
     pub(crate) coverage_name: Option<String>,
     /// Show the kernel's messages, and what is done, on stderr
     #[arg(short, long, help_heading = "Report")]

@@ -1,6 +1,7 @@
 //! `vmtest run`: flags to options, the image, the machine, the verdict.
 
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -73,8 +74,7 @@ pub(crate) fn prepare(
     config.sysroot = args.sysroot.clone();
     config.image.push(image::part(args)?);
     config.boot_timeout = args.boot_timeout;
-    config.coverage =
-        args.coverage.clone().map(|dir| Coverage { dir, name: args.coverage_name.clone() });
+    config.coverage = coverage(args, environment)?;
 
     let options = &mut config.options;
     options.memory_mib = args.memory.0 >> 20;
@@ -323,7 +323,7 @@ pub(crate) fn execute(
         argv: std::iter::once(prepared.plan.program().to_owned())
             .chain(prepared.plan.args(Spelling::Executed))
             .collect(),
-        repeat: quote::join(std::env::args_os()),
+        repeat: quote::join(repeatable(std::env::args_os())),
         qemu_version: None,
         kernel: prepared.kernel.clone(),
         cmdline: prepared.plan.cmdline().map(str::to_owned),
@@ -386,9 +386,11 @@ pub(crate) fn execute(
     // Threads may still sit in a read of stdin or a write to a full pipe; nobody waits for them.
     runtime.shutdown_background();
 
-    let collected = match coverage.map(|collecting| collecting.finish(&outcome)).transpose() {
-        Ok(collected) => collected,
-        Err(error) => return Err(Failure::unavailable(&error, Some(error.hint().to_owned()))),
+    // What the command did is told all the same.
+    let finished = coverage.map(|collecting| collecting.finish(&outcome)).transpose();
+    let (collected, lost) = match finished {
+        Ok(collected) => (collected, None),
+        Err(error) => (None, Some(Failure::unavailable(&error, Some(error.hint().to_owned())))),
     };
     context.coverage = collected.as_ref().map(|c| (c.dir.clone(), c.record.clone()));
     let context = artifacts.finish(context, &outcome)?;
@@ -406,7 +408,46 @@ pub(crate) fn execute(
         return Ok(outcome.verdict.exit_code());
     }
     conclude(&context, &outcome, format, args.verbose || !has_agent);
-    Ok(outcome.verdict.exit_code())
+    match (outcome.verdict.exit_code(), lost) {
+        (0, Some(lost)) => Err(lost),
+        (code, lost) => {
+            lost.iter().for_each(Failure::print);
+            Ok(code)
+        }
+    }
+}
+
+/// Where coverage goes, as far as flags say so. Without them the environment may, for guests that can be asked.
+fn coverage(args: &MachineArgs, environment: &Environment) -> Result<Option<Coverage>, Failure> {
+    let name = args.coverage_name.clone();
+    let dir = match &name {
+        Some(_) => args.coverage.as_ref().or(environment.coverage.as_ref()),
+        None => args.coverage.as_ref(),
+    };
+    match dir {
+        Some(dir) => Ok(Some(Coverage { dir: dir.clone(), name })),
+        None if name.is_none() => Ok(None),
+        None => Err(Failure::wrong(
+            "`--coverage-name` names a run in a directory, and there is none",
+            "give one with --coverage DIR, or with VMTEST_COVERAGE",
+        )),
+    }
+}
+
+/// The words that do the same again: the name of a run's coverage is taken now.
+fn repeatable(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut words = words.peekable();
+    let mut ours = true;
+    while let Some(word) = words.next() {
+        ours &= word != "--";
+        if ours && word == "--coverage-name" {
+            words.next();
+        } else if !(ours && word.as_encoded_bytes().starts_with(b"--coverage-name=")) {
+            kept.push(word);
+        }
+    }
+    kept
 }
 
 /// Opens the events' files before anything is started.

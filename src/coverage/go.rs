@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use memchr::memmem;
+use tempfile::NamedTempFile;
 
 use super::collect::Collector;
 use super::elf::Sections;
@@ -21,6 +23,11 @@ use super::sources::{Base, Resolver};
 
 /// A block with more lines is no block.
 const MAX_LINES: u32 = 1 << 20;
+/// How the files in Go's directory are called: what describes a program, what a process of it has
+/// counted, and text.
+pub(super) const META: &str = "covmeta.";
+pub(super) const COUNTERS: &str = "covcounters.";
+pub(super) const PROFILE: &str = ".coverprofile";
 /// The section with a program's build settings, and more than these ever are: each dependency is a line.
 const BUILD_INFO: &[u8] = b".go.buildinfo";
 const MAX_BUILD_INFO: u64 = 16 << 20;
@@ -138,22 +145,43 @@ pub(crate) fn profiles(collector: &Collector<'_>, test: TestId, dir: &Path, obje
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let modules = modules(objects, collector.sources.roots.iter().map(|root| root.to.as_path()));
     let resolver = Resolver::new(collector.sources, Base::Go(modules));
-    if paths.iter().any(|path| name(path).starts_with("covcounters."))
-        && let Err(problem) = counters(collector, test, dir, &resolver)
-    {
-        collector.problem(problem);
-    } else if !paths.iter().any(|path| name(path).starts_with("covcounters."))
-        && paths.iter().any(|path| name(path).starts_with("covmeta."))
-    {
+    let of = |prefix: &str| -> Vec<&Path> {
+        paths.iter().map(PathBuf::as_path).filter(|path| name(path).starts_with(prefix)).collect()
+    };
+    let (metas, mut counted) = (of(META), of(COUNTERS));
+    if counted.is_empty() && !metas.is_empty() {
         let hint = "a program writes its counters when it exits; one that is killed cannot";
         collector.problem(Problem::at(dir, "there are no covcounters files").hint(hint));
     }
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|e| e == "coverprofile")) {
+    counted.retain(|path| {
+        let meta = meta(path);
+        let there = metas.iter().any(|path| name(path) == meta);
+        if !there {
+            let why = format!("{meta}, which describes its program, is not beside it");
+            collector.problem(Problem::at(path, why));
+        }
+        there
+    });
+    if !counted.is_empty()
+        && let Err(problem) = counters(collector, test, dir, &counted, &resolver)
+    {
+        collector.problem(problem);
+    }
+    for path in paths.iter().filter(|path| name(path).ends_with(PROFILE)) {
         text(collector, test, path, path, &resolver);
     }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// What describes the program that wrote these counters: `covcounters.HASH.PID.TIME`, `covmeta.HASH`.
+fn meta(counters: &Path) -> String {
+    let name = name(counters);
+    META.to_owned() + name.split('.').nth(1).unwrap_or_default()
 }
 
 fn text(
@@ -179,41 +207,80 @@ fn text(
     }
 }
 
+/// Converts counters. Go's tool gives up at the first file that it cannot read: then each is tried
+/// alone, and those that can be read are converted together.
 fn counters(
     collector: &Collector<'_>,
     test: TestId,
     dir: &Path,
+    files: &[&Path],
     resolver: &Resolver<'_>,
 ) -> Result<(), Problem> {
     let go = collector.tools.go.clone().or_else(|| which::which("go").ok()).ok_or_else(|| {
         Problem::at(dir, "there is no `go` to convert it")
             .hint("install Go 1.20 or newer, or name it with --go")
     })?;
-    let out = tempfile::NamedTempFile::new_in(collector.scratch).map_err(|error| {
+    let profile = match convert(collector, &go, dir, files) {
+        Err(_) if files.len() > 1 && !collector.tools.cancel.is_cancelled() => {
+            let good = |file: &&&Path| match convert(collector, &go, file, &[**file]) {
+                Ok(_) => true,
+                Err(problem) => {
+                    collector.problem(problem);
+                    false
+                }
+            };
+            let files: Vec<&Path> = files.iter().filter(good).copied().collect();
+            if files.is_empty() {
+                return Ok(());
+            }
+            convert(collector, &go, dir, &files)?
+        }
+        done => done?,
+    };
+    text(collector, test, profile.path(), dir, resolver);
+    Ok(())
+}
+
+/// `go tool covdata textfmt` of these counters; `object` is what a problem is about.
+fn convert(
+    collector: &Collector<'_>,
+    go: &Path,
+    object: &Path,
+    files: &[&Path],
+) -> Result<NamedTempFile, Problem> {
+    let no_room = |error: io::Error| {
         Problem::at(collector.scratch, format!("cannot write temporary files: {error}"))
-    })?;
-    let mut command = Command::new(&go);
-    // A comma separates directories.
-    let absolute = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    let link = tempfile::tempdir_in(collector.scratch)
-        .and_then(|link| {
-            std::os::unix::fs::symlink(absolute, link.path().join("in")).map(|()| link)
-        })
-        .map_err(|error| Problem::at(dir, error))?;
+            .hint("TMPDIR says where they go")
+    };
+    let out = NamedTempFile::new_in(collector.scratch).map_err(no_room)?;
+    // A directory of links: it has only what is wanted, and no comma, which separates directories.
+    let input = tempfile::tempdir_in(collector.scratch).map_err(no_room)?;
+    for file in files {
+        let file = fs::canonicalize(file).map_err(|error| Problem::at(file, error))?;
+        let meta = file.with_file_name(meta(&file));
+        for path in [&file, &meta] {
+            let linked = symlink(path, input.path().join(name(path)));
+            linked.or_else(|error| match error.kind() {
+                // Several processes of one program have their description in common.
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(no_room(error)),
+            })?;
+        }
+    }
+    let mut command = Command::new(go);
     command
-        .args(["tool", "covdata", "textfmt", "-i=in", "-o"])
+        .args(["tool", "covdata", "textfmt", "-i=.", "-o"])
         .arg(out.path())
-        .current_dir(link.path());
+        .current_dir(input.path());
     collector.tools.run_well(&mut command, |_| Ok(())).map_err(|error| {
         let text = chain(&error);
-        let problem = Problem::at(dir, &text);
+        let problem = Problem::at(object, &text);
         if text.contains("no such tool") {
             return problem.hint("`go tool covdata` needs Go 1.20 or newer; name it with --go");
         }
         problem
     })?;
-    text(collector, test, out.path(), dir, resolver);
-    Ok(())
+    Ok(out)
 }
 
 /// The modules that are near the programs, in the current directory, or at the given roots: their

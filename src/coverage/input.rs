@@ -56,9 +56,9 @@ pub(crate) fn find(given: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Inp
     Ok(found)
 }
 
-/// The runs in a directory, in order. Links are not followed.
+/// The runs in a directory, in order, also behind links.
 fn runs(dir: &Path, found: &mut Vec<Input>) {
-    let mut walk = WalkDir::new(dir).sort_by_file_name().into_iter();
+    let mut walk = WalkDir::new(dir).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = walk.next() {
         let Ok(entry) = entry else { continue };
         if (entry.file_type().is_dir() || entry.depth() == 0) && is_run(entry.path()) {
@@ -78,7 +78,11 @@ fn is_run(dir: &Path) -> bool {
     dir.join(FILE).is_file()
         || dir.join(KERNEL_TAR).is_file()
         || has(LLVM_DIR, &|name| name.ends_with(".profraw"))
-        || has(GO_DIR, &|name| name.starts_with("covmeta.") || name.ends_with(".coverprofile"))
+        || has(GO_DIR, &|name| {
+            name.starts_with(go::META)
+                || name.starts_with(go::COUNTERS)
+                || name.ends_with(go::PROFILE)
+        })
 }
 
 /// Reads everything. Runs of one name and architecture are one test.
@@ -211,10 +215,15 @@ mod tests {
         fs::write(at("suite/b/kernel_coverage.tar"), "").unwrap();
         fs::write(at("suite/c/llvm/1.profraw"), "").unwrap();
         fs::write(at("other/go/x.coverprofile"), "").unwrap();
+        fs::create_dir_all(at("far/run/go")).unwrap();
+        fs::write(at("far/run/go/covcounters.x"), "").unwrap();
+        std::os::unix::fs::symlink("../far/run", at("suite/link")).unwrap();
+        std::os::unix::fs::symlink("../suite", at("far/loop")).unwrap();
         let mut notes = Vec::new();
         let given = [at("suite"), at("suite/b/../a"), at("other")];
         let found = find(&given, &mut notes).unwrap();
-        let expected = ["suite/a", "suite/b", "suite/c", "other"].map(|path| Input::Run(at(path)));
+        let expected = ["suite/a", "suite/b", "suite/c", "suite/link", "other"]
+            .map(|path| Input::Run(at(path)));
         assert_eq!(found, expected);
         assert_eq!(notes.len(), 1);
         assert!(matches!(find(&[at("suite/d")], &mut notes), Err(Error::Nothing { .. })));

@@ -469,6 +469,62 @@ fn go_profiles_have_their_sources() {
     done.code(0).says("there is no `go` to convert it").says("install Go 1.20 or newer");
 }
 
+#[test]
+fn one_bad_counter_file_of_go_does_not_spoil_the_others() {
+    let place = Place::new();
+    place.write("build/go.mod", "module example.com/m\n\ngo 1.20\n");
+    place.write("build/main.go", "package main\n\nfunc main() {\n\tprintln()\n}\n");
+    let go = concat!(env!("CARGO_MANIFEST_DIR"), "/setup/go");
+    let build = |args: &[&str]| {
+        tool(go).args(args).env("CGO_ENABLED", "0").current_dir(place.at("build")).well()
+    };
+    build(&["build", "-cover", "-covermode=atomic", "-o", "prog", "."]);
+    let counters = place.at("suite/run/go");
+    fs::create_dir_all(&counters).unwrap();
+    for _ in 0..3 {
+        Command::new(place.at("build/prog")).env("GOCOVERDIR", &counters).well();
+    }
+    place.record("run", "run", "amd64", &json!({"objects": [{"host": place.at("build/prog")}]}));
+    let files = |prefix: &str| -> Vec<PathBuf> {
+        let mut found = walk(&counters);
+        found.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix));
+        found
+    };
+    let first = files("covcounters.")[0].clone();
+    let bytes = fs::read(&first).unwrap();
+    fs::write(&first, &bytes[..50]).unwrap();
+    let orphan = place.write("suite/run/go/covcounters.0123.1.2", bytes);
+    let (done, lcov) = place.lcov(&["--go", go]);
+    done.code(0).says(&format!("{}: ", first.display()));
+    done.says(&format!("{}: covmeta.0123, which describes", orphan.display()));
+    assert_eq!(fields(&lcov, "main.go", "DA:4"), ["DA:4,2"], "{lcov}");
+    place.lcov(&["--go", go, "--strict"]).0.code(65);
+    // Counters alone are a run, and what is missing is said.
+    fs::remove_file(&files("covmeta.")[0]).unwrap();
+    fs::remove_file(place.at("suite/run/coverage.json")).unwrap();
+    place.lcov(&["--go", go]).0.code(69).says("which describes its program, is not beside it");
+}
+
+#[test]
+fn a_tool_that_dies_without_a_word_is_named() {
+    let place = Place::new();
+    place.gcov_program("gcc", "run", "prog");
+    place.record("run", "run", "amd64", &json!({}));
+    for (name, script, says) in [
+        ("false", "exit 1", "prog.gcda: false said nothing and ended with exit status: 1"),
+        ("killed", "kill -9 $$", "prog.gcda: killed said nothing and ended with signal: 9"),
+    ] {
+        let path = place.write(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        // Relative to where vmtest is called, not to where it calls the tool.
+        let done = vmtest(["coverage", "report", "suite", "--strict", "--gcov"])
+            .arg(format!("bin/{name}"))
+            .cwd(place.dir.path())
+            .run();
+        done.code(69).says(says);
+    }
+}
+
 /// Two runs as lcov files of others.
 fn two_tests(place: &Place) -> [PathBuf; 2] {
     place.write("src/fs/a.c", "one\ntwo\nthree\n");
@@ -556,7 +612,9 @@ fn files_are_chosen_and_gates_are_kept() {
     report(&["--include", "mm/*"]).code(69).says("no source is left");
     report(&["--exclude", "*.c"]).code(69).says("no source is left");
     report(&["--fail-under", "50"]).code(0);
-    report(&["--fail-under", "50.1"]).code(1).says("50.00% of lines are covered, fewer than 50.1%");
+    report(&["--fail-under", "50.1"])
+        .code(1)
+        .says("1 of 2 lines are covered, 50.00%, fewer than 50.1%");
     report(&["--fail-under", "101"]).code(2);
     let root = format!("{}=/elsewhere", place.at("src").display());
     let done = report(&["--files", "--source-root", &root]);
@@ -570,6 +628,58 @@ fn files_are_chosen_and_gates_are_kept() {
     let piped = vmtest(["coverage", "merge", "-o", "-"]).arg(&one).run();
     assert!(piped.code(0).stdout.starts_with(b"TN:"), "{:?}", piped.stdout);
     vmtest(["coverage", "merge", "-o", "x.what"]).arg(&one).run().code(2).says("--format");
+}
+
+#[test]
+fn stdout_belongs_to_one_output() {
+    let place = Place::new();
+    let inputs = two_tests(&place);
+    let report = |args: &[&str]| vmtest(["coverage", "report"]).args(&inputs).args(args).run();
+    let done = report(&["--json", "-"]);
+    done.code(0).says("50.0% 1/2");
+    let parsed: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(parsed["tests"].as_array().map(Vec::len), Some(2), "{parsed}");
+    for args in [["--lcov", "-", "--json", "-"], ["--cobertura", "x", "--lcov", "x"]] {
+        report(&args).code(2).says("both write to");
+    }
+    // Fewer in the third digit, and said in a way that shows it.
+    let all = "TN:\nSF:x.c\nDA:1,1\nDA:2,1\nDA:3,0\nend_of_record\n";
+    let file = place.write("third.info", all);
+    let done = vmtest(["coverage", "report", "--fail-under=66.67"]).arg(&file).run();
+    done.code(1).says("2 of 3 lines are covered");
+    let file = place.write("none.info", "TN:\nSF:x.c\nFN:1,f\nFNDA:1,f\nend_of_record\n");
+    vmtest(["coverage", "report", "--fail-under=0"]).arg(&file).run().code(1).says("no line was");
+}
+
+#[test]
+fn pages_and_directories_of_the_same_name_are_kept_apart() {
+    let place = Place::new();
+    let names = [
+        "index.html/a.c",
+        "style.css/a.c",
+        ".vmtest-coverage/a.c",
+        "x.c.src.html/a.c",
+        "x.c",
+        "/x.c",
+        "/y/x.c",
+        "y/x.c",
+    ];
+    let text: String =
+        names.iter().map(|name| format!("TN:\nSF:{name}\nDA:1,1\nend_of_record\n")).collect();
+    let file = place.write("odd.info", text);
+    // A link stays one: what it points to is replaced.
+    fs::create_dir(place.at("report")).unwrap();
+    symlink("report", place.at("link")).unwrap();
+    for _ in 0..2 {
+        let done =
+            vmtest(["coverage", "report", "-q", "--html"]).args([&place.at("link"), &file]).run();
+        done.code(0);
+    }
+    assert!(place.at("link").is_symlink());
+    let pages = walk(&place.at("report"));
+    let sources =
+        pages.iter().filter(|path| path.is_file() && path.to_string_lossy().ends_with(".src.html"));
+    assert_eq!(sources.count(), names.len(), "{pages:#?}");
 }
 
 #[test]

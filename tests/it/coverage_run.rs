@@ -329,16 +329,16 @@ fn a_timed_out_run_keeps_what_has_ended_and_says_what_has_not() {
 fn a_place_that_cannot_be_is_said_before_anything_starts() {
     let place = Place::new();
     fs::create_dir_all(place.cov().join("taken")).unwrap();
-    let refused = |name: &str, wanted: &str| {
+    let refused = |name: &str, code: i32, wanted: &str| {
         let done = run(&place, Arch::Amd64, name).args(["--", "true"]).run();
-        done.code(69);
+        done.code(code);
         let text = &done.stderr;
         assert!(text.contains(wanted) && text.contains("hint: "), "{text}");
         assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
     };
-    refused("taken", "there is coverage of a run `taken`");
-    refused("a/b", "cannot be called `a/b`");
-    refused("..", "cannot be called `..`");
+    refused("taken", 69, "there is coverage of a run `taken`");
+    refused("a/b", 2, "cannot be called `a/b`");
+    refused("..", 2, "cannot be called `..`");
     let file = place.at("file");
     fs::write(&file, "").unwrap();
     let done = vmtest(["--coverage"]).arg(&file).args(["--", "true"]).run();
@@ -348,6 +348,48 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
     let done = vmtest(["--dry-run", "--coverage"]).arg(place.cov()).args(["--", "true"]).run();
     done.code(0);
     assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_name_goes_with_the_directory_of_the_environment_and_is_not_repeated() {
+    assets(Arch::Amd64);
+    let place = Place::new();
+    let named = || vmtest(["--arch=amd64", "--coverage-name", "mine", "--", "sh", "-c", "exit 3"]);
+    named().run().code(2).says("VMTEST_COVERAGE");
+    let done = named().env("VMTEST_COVERAGE", place.cov()).run();
+    done.code(3).says("repeat it: ");
+    assert_eq!(place.record("mine").name, "mine");
+    let repeat = done.stderr.lines().find(|line| line.contains("repeat it")).unwrap();
+    assert!(!repeat.contains("mine") && repeat.contains("exit 3"), "{repeat}");
+    let bad = vmtest(["--arch=amd64", "--coverage-name=a/b", "--coverage"]).arg(place.cov()).run();
+    bad.code(2).says("a/b");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_does_not_take_the_verdict_along() {
+    let place = Place::new();
+    for (status, code) in [(3, 3), (0, 69)] {
+        let (name, artifacts) = (format!("run{status}"), place.at(&format!("artifacts{status}")));
+        let running = run(&place, Arch::Amd64, &name)
+            .arg("--artifacts")
+            .arg(&artifacts)
+            .args(["--", "sh", "-c", &format!("echo out; exit {status}")])
+            .start();
+        // Its place is taken as soon as there is one.
+        let dir = place.cov().join(&name);
+        let started = std::time::Instant::now();
+        while !dir.is_dir() {
+            assert!(started.elapsed() < crate::support::DEADLINE, "no {}", dir.display());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        fs::create_dir_all(dir.join("coverage.json/taken")).unwrap();
+        let done = running.wait();
+        done.code(code).stdout("out\n").says("cannot write").says("coverage.json");
+        done.says(if status == 0 { "passed" } else { "failed with status 3" });
+        let text = fs::read_to_string(artifacts.join("run.json")).unwrap();
+        let run: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(run["status"], status, "{text}");
+    }
 }
 
 #[test]

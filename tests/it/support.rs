@@ -39,6 +39,7 @@ pub(crate) struct Run {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdin: Vec<u8>,
+    cwd: PathBuf,
     /// Empty at the end, or something was left behind.
     tmp: tempfile::TempDir,
     mark: String,
@@ -73,6 +74,7 @@ pub(crate) fn vmtest<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
         args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
         env: Vec::new(),
         stdin: Vec::new(),
+        cwd: PathBuf::from("."),
         tmp: tempfile::tempdir().expect("a temporary directory"),
         mark: format!("{}.{number}", std::process::id()),
     }
@@ -96,6 +98,12 @@ impl Run {
         self
     }
 
+    /// Runs it in a directory.
+    pub(crate) fn cwd(mut self, dir: impl Into<PathBuf>) -> Run {
+        self.cwd = dir.into();
+        self
+    }
+
     /// Gives it something to read.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Run {
         self.stdin = bytes.into();
@@ -107,6 +115,7 @@ impl Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmtest"));
         command
             .args(&self.args)
+            .current_dir(&self.cwd)
             .env("TMPDIR", self.tmp.path())
             .env("VMTEST_TEST_MARK", &self.mark)
             .env_remove("VMTEST_ARCH")

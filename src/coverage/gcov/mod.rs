@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::SyncSender;
 
 use crate::formats::gcov::{self, End, FileKind, Head, Writer};
@@ -199,7 +199,7 @@ fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Ve
     command.args(&words[1..]).current_dir(batch.dir.path());
     let files = (0..batch.objects.len()).map(|index| format!("{index}.gcda"));
     let mut done = vec![false; batch.objects.len()];
-    let stderr = match batch.writer {
+    let (stderr, status) = match batch.writer {
         Writer::Gcc(_) => {
             command.args(["--json-format", "--stdout", "--branch-probabilities"]).args(files);
             let finished = collector.tools.run(&mut command, |stdout| {
@@ -210,7 +210,8 @@ fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Ve
                     add(index, dir, name, file);
                 })
             });
-            finished.map_err(|error| all(chain(&error), None))?.stderr
+            let finished = finished.map_err(|error| all(chain(&error), None))?;
+            (finished.stderr, finished.status)
         }
         Writer::Clang => {
             command.args(["--intermediate-format", "-b"]).args(files);
@@ -228,20 +229,30 @@ fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Ve
                     collector.problem(Problem::new(object, format!("llvm-cov: {error}")));
                 }
             }
-            finished.stderr
+            (finished.stderr, finished.status)
         }
     };
     let problems: Vec<Problem> = batch
         .objects
         .iter()
         .enumerate()
-        .filter_map(|(index, object)| complaint(&stderr, index, object, done[index], &words[0]))
+        .filter_map(|(index, object)| {
+            complaint(&stderr, status, index, object, done[index], &words[0])
+        })
         .collect();
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// What a tool said about an object, or that it said nothing and gave nothing.
-fn complaint(stderr: &str, index: usize, object: &str, done: bool, tool: &Path) -> Option<Problem> {
+fn complaint(
+    stderr: &str,
+    status: ExitStatus,
+    index: usize,
+    object: &str,
+    done: bool,
+    tool: &Path,
+) -> Option<Problem> {
+    let tool = tool.file_name().unwrap_or(tool.as_os_str()).display();
     let said: Vec<&str> = stderr
         .lines()
         .filter_map(|line| {
@@ -251,13 +262,13 @@ fn complaint(stderr: &str, index: usize, object: &str, done: bool, tool: &Path) 
         })
         .collect();
     match (said.is_empty(), done) {
-        (false, _) => {
-            let tool = tool.file_name().unwrap_or(tool.as_os_str()).display();
-            Some(Problem::new(object, format!("{tool}: {}", said.join("; "))))
-        }
+        (false, _) => Some(Problem::new(object, format!("{tool}: {}", said.join("; ")))),
         (true, true) => None,
         // An object without code, such as one of data alone, has nothing to say.
-        (true, false) if stderr.is_empty() => None,
+        (true, false) if stderr.is_empty() && status.success() => None,
+        (true, false) if stderr.is_empty() => {
+            Some(Problem::new(object, format!("{tool} said nothing and ended with {status}")))
+        }
         (true, false) => {
             let last = stderr.lines().last().unwrap_or_default();
             Some(Problem::new(object, format!("nothing came of it: {last}")))

@@ -25,7 +25,8 @@ pub(crate) fn programs(collector: &Collector<'_>, test: TestId, tree: &Path) {
                 Ok(entry) => entry,
                 Err(error) => {
                     let at = error.path().unwrap_or(&tree).to_owned();
-                    collector.problem(Problem::at(&at, "cannot be read"));
+                    let why = error.io_error().map_or_else(|| error.to_string(), |e| e.to_string());
+                    collector.problem(Problem::at(&at, format!("cannot be read: {why}")));
                     continue;
                 }
             };

@@ -22,10 +22,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::collect::in_parallel;
 use super::model::Coverage;
 use super::table::{Row, Totals, common_root, directory};
-use page::{Link, Page, Site};
-
-/// Tells that a directory is a report, so that the next one may take its place.
-const MARK: &str = ".vmtest-coverage";
+use page::{INDEX, Link, MARK, Page, STYLE, Site};
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +68,8 @@ pub fn write(coverage: &Coverage, totals: &Totals, dest: &Path) -> Result<(), Er
     if occupied && !dest.join(MARK).is_file() {
         return Err(Error::Occupied { path: dest.to_owned() });
     }
-    let full = std::path::absolute(dest).map_err(fail)?;
+    // Of a link, what it points to is replaced.
+    let full = fs::canonicalize(dest).or_else(|_| std::path::absolute(dest)).map_err(fail)?;
     let parent = full.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(fail)?;
     let made = tempfile::Builder::new()
@@ -114,7 +112,7 @@ enum Job<'a> {
 fn pages(coverage: &Coverage, totals: &Totals, dest: &Path) -> io::Result<()> {
     let root = common_root(coverage.files.keys().map(String::as_str));
     let site = Site::new(coverage, totals, root);
-    fs::write(dest.join("style.css"), include_str!("style.css"))?;
+    fs::write(dest.join(STYLE), include_str!("style.css"))?;
     fs::write(dest.join(MARK), "")?;
     let mut directories: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for path in coverage.files.keys() {
@@ -123,13 +121,13 @@ fn pages(coverage: &Coverage, totals: &Totals, dest: &Path) -> io::Result<()> {
     for path in directories.keys() {
         fs::create_dir_all(dest.join(site.directory_at(path)))?;
     }
-    fs::write(dest.join("index.html"), index(&site, &directories))?;
+    fs::write(dest.join(INDEX), index(&site, &directories))?;
     let failed = std::sync::Mutex::new(None);
     let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     let write = |job: Job<'_>| {
         let (at, text) = match job {
             Job::Directory(path, files) => {
-                (site.directory_at(path) + "index.html", directory_page(&site, path, &files))
+                (site.directory_at(path) + INDEX, directory_page(&site, path, &files))
             }
             Job::File(path) => (site.file_at(path), source::page(&site, path)),
         };
@@ -168,7 +166,7 @@ fn index(site: &Site<'_>, directories: &BTreeMap<&str, Vec<&str>>) -> String {
     tests(&mut page, site);
     let rows = directories.keys().map(|path| {
         let at = site.directory_at(path);
-        let href = if at.is_empty() { "#files".to_owned() } else { at + "index.html" };
+        let href = if at.is_empty() { "#files".to_owned() } else { at + INDEX };
         (Link { href, text: site.shown_directory(path) }, &site.totals.directories[*path])
     });
     page.heading("Directories");
@@ -302,7 +300,7 @@ mod tests {
         fs::write(dest.join("old"), "").unwrap();
         make(&coverage, &dest).unwrap();
         assert!(!dest.join("old").exists());
-        assert!(dest.join("index.html").is_file());
+        assert!(dest.join(INDEX).is_file());
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");

@@ -8,6 +8,13 @@ use crate::coverage::cobertura::Escaped;
 use crate::coverage::model::{Coverage, Ratio, Summary};
 use crate::coverage::table::{Row, Totals, percent};
 
+/// The files of a report that are not sources' pages.
+pub(super) const INDEX: &str = "index.html";
+pub(super) const STYLE: &str = "style.css";
+/// Tells that a directory is a report, so that the next one may take its place.
+pub(super) const MARK: &str = ".vmtest-coverage";
+/// How the pages of sources end.
+const SOURCE_PAGE: &str = ".src.html";
 /// Longer names than this would come near the limit of file systems (255).
 const MAX_NAME: usize = 200;
 
@@ -39,14 +46,20 @@ impl<'a> Site<'a> {
             true => "",
             false => self.below(path),
         };
+        // Beside relative paths the absolute ones have a directory of their own.
+        let start = if self.root.is_empty() && below.starts_with('/') { "~2F/" } else { "" };
         let parts = below.split('/').filter(|part| !part.is_empty());
-        parts.map(|part| name(part) + "/").collect()
+        let parts = parts.map(|part| match is_page(part) {
+            true => name(part).replacen('.', "~2E", 1) + "/",
+            false => name(part) + "/",
+        });
+        start.to_owned() + &parts.collect::<String>()
     }
 
     /// Where the page of a file is. The ending keeps it apart from the pages of directories.
     pub(super) fn file_at(&self, path: &str) -> String {
         let at = self.directory_at(crate::coverage::table::directory(path));
-        at + &name(path.rsplit('/').next().unwrap_or(path)) + ".src.html"
+        at + &name(path.rsplit('/').next().unwrap_or(path)) + SOURCE_PAGE
     }
 
     /// A directory's name for people.
@@ -58,6 +71,11 @@ impl<'a> Site<'a> {
             below => below.to_owned(),
         }
     }
+}
+
+/// Whether a directory of this name would be where a page or another file of the report is.
+fn is_page(part: &str) -> bool {
+    [INDEX, STYLE, MARK].contains(&part) || part.ends_with(SOURCE_PAGE)
 }
 
 /// A part of a path as a name that is the same in URLs: other bytes than letters, digits, `.`, `_`,
