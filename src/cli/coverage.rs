@@ -14,15 +14,13 @@ use vmtest::coverage::{
 };
 use vmtest::initramfs::Pending;
 
-use super::error::{Failure, USAGE};
+use super::error::{Failure, INTERRUPTED, USAGE};
 use super::{interrupt, ui};
 
 /// `--fail-under` is not reached.
 const UNDER: u8 = 1;
 /// `--strict`, and something could not be used (`EX_DATAERR` of `sysexits.h`).
 const PROBLEMS: u8 = 65;
-/// SIGINT and its like.
-const INTERRUPTED: u8 = 130;
 /// So many objects with the same problem are named.
 const NAMED: usize = 5;
 

@@ -12,6 +12,9 @@ pub(crate) const USAGE: u8 = 2;
 /// A kernel, a QEMU or a file is missing or unusable (`EX_UNAVAILABLE` of `sysexits.h`).
 pub(crate) const UNAVAILABLE: u8 = 69;
 
+/// SIGINT and its like.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// An error with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -3,6 +3,7 @@
 mod build;
 mod look;
 mod options;
+mod signals;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,10 +17,20 @@ use super::ui;
 
 /// Make initramfs images and look into them.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    diff: the images differ
+  2    wrong usage
+  69   an input, or what was asked for in an image, is missing or unusable; or the output could not
+       be written
+  130  interrupted; what was half done is removed";
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
@@ -80,7 +91,8 @@ struct LsArgs {
 struct ExtractArgs {
     /// Image; - is stdin
     image: PathBuf,
-    /// Directory; made if it does not exist, else it must be empty
+    /// Directory; made if it does not exist, and removed again after an error; else it must be
+    /// empty
     dest: PathBuf,
     /// Take owner and group from the image; needs privileges
     #[arg(long)]

@@ -51,15 +51,25 @@ pub(crate) fn one_or_two(
     Ok((first, second))
 }
 
-/// `A:B`.
-pub(crate) fn two(option: &str, value: &OsStr) -> Result<(OsString, OsString), Failure> {
+/// `A:B`; `form` shows it to the user.
+pub(crate) fn two(
+    option: &str,
+    value: &OsStr,
+    form: &str,
+) -> Result<(OsString, OsString), Failure> {
     match one_or_two(option, value)? {
         (first, Some(second)) => Ok((first, second)),
         (first, None) => Err(Failure::wrong(
             format!("`{option} {}` has no colon", first.display()),
-            format!("write `{option} DEST:TARGET`"),
+            format!("write `{option} {form}`"),
         )),
     }
+}
+
+/// Permissions in octal.
+pub(crate) fn mode(text: &OsStr) -> Option<u32> {
+    let text = text.to_str().filter(|text| !text.starts_with('+'))?;
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777)
 }
 
 /// A node: destination, mode, kind, numbers.
@@ -67,9 +77,12 @@ pub(crate) type NodeWord = (OsString, u32, Node, (u32, u32));
 
 /// `DEST:c:MAJOR:MINOR[:MODE]`, the same with `b`, or `DEST:p[:MODE]`.
 pub(crate) fn node(value: &OsStr) -> Result<NodeWord, Failure> {
+    let wrong = |what: &str, hint: &str| {
+        Failure::wrong(format!("`--node {}` {what}", value.display()), hint)
+    };
     let fail = || {
-        Failure::wrong(
-            format!("`--node {}` is no device node", value.display()),
+        wrong(
+            "is no device node",
             "write `--node DEST:c:MAJOR:MINOR[:MODE]`, b for a block device, or `DEST:p[:MODE]` \
              for a named pipe",
         )
@@ -83,16 +96,21 @@ pub(crate) fn node(value: &OsStr) -> Result<NodeWord, Failure> {
         ["p", ref rest @ ..] => (Node::Fifo, (0, 0), rest),
         _ => return Err(fail()),
     };
-    let mode = match rest {
+    let permissions = match rest {
         [] => 0o600,
-        [mode] => u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(fail)?,
+        [text] => mode(OsStr::new(text)).ok_or_else(|| {
+            wrong(&format!("has the mode `{text}`"), "a mode is octal, from 0 to 7777")
+        })?,
         _ => return Err(fail()),
     };
     // Twelve bits for the major number, twenty for the minor: `MAJORBITS` of Linux.
     if rdev.0 >= 1 << 12 || rdev.1 >= 1 << 20 {
-        return Err(fail());
+        return Err(wrong(
+            "has a number that Linux does not have",
+            "the major number is at most 4095, the minor at most 1048575",
+        ));
     }
-    Ok((parts.into_iter().next().unwrap_or_default(), mode, node, rdev))
+    Ok((parts.into_iter().next().unwrap_or_default(), permissions, node, rdev))
 }
 
 #[cfg(test)]

@@ -104,6 +104,10 @@ impl ArchiveError {
                 source.hint()?.to_owned()
             }
             ArchiveError::Unsupported { .. } => "unpack it with `lzop -d`".into(),
+            // The magic of lz4's frames, in little endian.
+            ArchiveError::Junk { found, .. } if found.starts_with(&[0x04, 0x22, 0x4d, 0x18]) => {
+                "this is lz4's frame format; Linux reads what `lz4 -l` writes".into()
+            }
             ArchiveError::Unaligned { .. } => {
                 "put zeros between the segments, up to a multiple of 4".into()
             }

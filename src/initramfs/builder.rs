@@ -16,7 +16,7 @@ use super::merge::{dangling, merge};
 use super::modules;
 use super::needs::{Needs, Program};
 use super::problem::{Problem, Problems};
-use super::tree::{Attributes, Scan, absolute, default_dest};
+use super::tree::{Attributes, Scan, absolute, default_dest, real};
 use super::uroot::{self, Role, multicall_links};
 use crate::arch::Arch;
 
@@ -49,6 +49,7 @@ pub struct Builder {
     library_dirs: Vec<PathBuf>,
     allow_missing: Vec<Vec<u8>>,
     provided: Vec<Vec<u8>>,
+    left_out: Vec<PathBuf>,
     use_init: bool,
 }
 
@@ -109,6 +110,7 @@ impl Builder {
             library_dirs: Vec::new(),
             allow_missing: Vec::new(),
             provided: Vec::new(),
+            left_out: Vec::new(),
             use_init: false,
         }
     }
@@ -259,6 +261,13 @@ impl Builder {
         self
     }
 
+    /// Files and directories of the host that no tree brings in: where the image goes, so that it
+    /// does not contain what an earlier build wrote. [`Image::left_out`] tells which were met.
+    pub fn leave_out(&mut self, paths: impl IntoIterator<Item = impl AsRef<Path>>) -> &mut Builder {
+        self.left_out.extend(paths.into_iter().map(|path| real(path.as_ref())));
+        self
+    }
+
     /// A directory of the host with everything in it; `dest` may be `/`.
     pub fn tree(&mut self, src: impl AsRef<Path>, dest: Option<impl AsRef<OsStr>>) -> &mut Builder {
         let src = src.as_ref();
@@ -355,18 +364,23 @@ impl Builder {
     /// # Errors
     /// Everything that is wrong, not only the first problem.
     pub fn finish(&self) -> Result<Image, Problems> {
-        let Scan { entries, mut problems, mut notices, named_links, .. } = self.gather();
+        let Scan { entries, mut problems, mut notices, named_links, left_out, .. } = self.gather();
         let entries = merge(entries, self.take_later, &mut problems, &mut notices);
         dangling(&entries, &named_links, &mut notices);
         match Problems::new(problems) {
             Some(problems) => Err(problems),
-            None => Ok(Image::new(entries, notices, self.mtime, self.aligned)),
+            None => {
+                let mut image = Image::new(entries, notices, self.mtime, self.aligned);
+                image.left_out = left_out;
+                Ok(image)
+            }
         }
     }
 
     /// Looks at everything that was asked for.
     fn gather(&self) -> Scan {
         let mut scan = Scan::new();
+        scan.leave_out.clone_from(&self.left_out);
         let mut programs = Vec::new();
         let mut needs = Needs::default();
         let mut bases = Bases::default();

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -20,13 +21,21 @@ use super::problem::Problems;
 use crate::formats::cpio;
 
 /// How to unpack.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExtractOptions {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExtractOptions<'a> {
     /// Give files the owner and group of the image; needs privileges. Otherwise they are the
     /// caller's.
     pub owner: bool,
     /// Leave out device nodes that cannot be made for lack of privileges.
     pub skip_nodes: bool,
+    /// Ends it with [`ExtractError::Cancelled`] soon after somebody sets it. Default: nobody does.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl ExtractOptions<'_> {
+    fn cancelled(&self) -> bool {
+        self.cancel.is_some_and(|cancel| cancel.load(Ordering::SeqCst))
+    }
 }
 
 /// What was unpacked.
@@ -48,6 +57,14 @@ pub enum ExtractError {
         /// The destination.
         path: PathBuf,
     },
+    /// A symbolic link to nothing is in the way.
+    #[error("`{}` is a symbolic link to `{}`, where nothing is", path.display(), target.display())]
+    Dangling {
+        /// The destination.
+        path: PathBuf,
+        /// The link's text.
+        target: PathBuf,
+    },
     /// The destination cannot be used.
     #[error("cannot use the directory `{}`", path.display())]
     Dest {
@@ -63,13 +80,19 @@ pub enum ExtractError {
     /// A file of the image cannot be read.
     #[error(transparent)]
     Problems(#[from] Problems),
-    /// Entries that could not be made: all of them.
+    /// [`ExtractOptions::cancel`] was set.
+    #[error("interrupted")]
+    Cancelled,
+    /// Entries that could not be made: all of them, or up to the first error that every further
+    /// file would meet too.
     #[error("{}", list(entries))]
     Entries {
         /// Path and reason.
         entries: Vec<(Vec<u8>, String)>,
         /// Whether device nodes are among them for lack of privileges.
         nodes: bool,
+        /// Why the rest was not tried: the destination takes no more.
+        stopped: Option<io::ErrorKind>,
     },
 }
 
@@ -79,6 +102,16 @@ impl ExtractError {
         Some(match self {
             ExtractError::NotEmpty { .. } => "give a directory that does not exist yet".into(),
             ExtractError::Archive(err) => return err.hint(),
+            ExtractError::Dangling { .. } => {
+                "remove it, or give a directory that does not exist yet".into()
+            }
+            ExtractError::Entries { stopped: Some(kind), .. } => format!(
+                "the rest was not tried: {}",
+                match kind {
+                    io::ErrorKind::ReadOnlyFilesystem => "give a directory that can be written to",
+                    _ => "make room, or give a directory where there is more",
+                }
+            ),
             ExtractError::Entries { nodes: true, .. } => {
                 "device nodes need privileges; leave them out with `--skip-nodes`".into()
             }
@@ -92,34 +125,76 @@ fn list(entries: &[(Vec<u8>, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Unpacks an archive into a directory that is new or empty.
+/// Unpacks an archive into a directory that is new or empty. Members that Linux would pass over
+/// without a word are errors like others.
 ///
 /// # Errors
-/// See [`ExtractError`]. What could be unpacked then stays.
+/// See [`ExtractError`]. A directory that was made for it is then removed; in one that was there,
+/// what could be unpacked stays.
 pub fn extract(
     source: &Source,
     dest: &Path,
-    options: ExtractOptions,
+    options: ExtractOptions<'_>,
+) -> Result<Extracted, ExtractError> {
+    in_new(dest, options, |root| unpack(source, root))
+}
+
+/// Makes the destination and fills it with `fill`; removes it after an error if it was not there.
+fn in_new(
+    dest: &Path,
+    options: ExtractOptions<'_>,
+    fill: impl FnOnce(&mut Root<'_>) -> Result<(), ExtractError>,
 ) -> Result<Extracted, ExtractError> {
     let mut root = Root::new(dest, options)?;
+    let made = root.made;
+    let done = fill(&mut root).and_then(|()| root.finish());
+    if done.is_err() && made {
+        // Whoever called sees what is left where even that fails.
+        let _ = fs::remove_dir_all(dest);
+    }
+    done
+}
+
+fn unpack(source: &Source, root: &mut Root<'_>) -> Result<(), ExtractError> {
     let mut links: HashMap<_, First> = HashMap::new();
     source.read::<ExtractError>(|visit| {
         let member = visit.member;
-        if member.ignored_by_linux().is_some() {
+        if root.options.cancelled() {
+            return Err(ExtractError::Cancelled);
+        }
+        if let Some(why) = member.ignored_by_linux() {
+            root.refuse(plain(member.name), why);
             return Ok(());
         }
         let attributes =
             Attributes { mode: member.mode & 0o7777, uid: member.uid, gid: member.gid };
         let path = match normalize(&plain(member.name.clone())) {
-            Ok(path) if path.is_empty() => return Ok(()),
-            Ok(path) => path,
+            Ok(path) if !path.is_empty() => path,
+            // The root itself, which is there.
+            Ok(_) if !member.name.is_empty() && member.file_type() == cpio::S_IFDIR => {
+                return Ok(());
+            }
+            Ok(_) => {
+                root.refuse(
+                    plain(member.name),
+                    format!(
+                        "{} (a member of this name at offset {})",
+                        PathProblem::Empty,
+                        member.offset
+                    ),
+                );
+                return Ok(());
+            }
             Err(problem) => {
-                root.refuse(member.name, &problem);
+                root.refuse(member.name, problem);
                 return Ok(());
             }
         };
         let result = match member.file_type() {
             cpio::S_IFDIR => root.directory(&path, attributes),
+            cpio::S_IFLNK if visit.target.as_ref().is_none_or(Vec::is_empty) => {
+                Err(io::Error::other("the link has no target"))
+            }
             cpio::S_IFLNK => {
                 root.symlink(&path, visit.target.as_deref().unwrap_or_default(), attributes)
             }
@@ -146,24 +221,29 @@ pub fn extract(
             cpio::S_IFSOCK => root.node(&path, FileType::Socket, (0, 0), attributes),
             _ => Err(io::Error::other("unknown type")),
         };
-        root.note(path, result);
-        Ok(())
+        root.note(path, result)
     })?;
-    root.finish()
+    Ok(())
 }
 
 /// Writes an image as a directory that is new or empty.
 ///
 /// # Errors
-/// See [`ExtractError`].
+/// See [`ExtractError`], and [`extract`] for what is left.
 pub fn write_dir(
     image: &Image,
     dest: &Path,
-    options: ExtractOptions,
+    options: ExtractOptions<'_>,
 ) -> Result<Extracted, ExtractError> {
-    let mut root = Root::new(dest, options)?;
+    in_new(dest, options, |root| write_entries(image, root))
+}
+
+fn write_entries(image: &Image, root: &mut Root<'_>) -> Result<(), ExtractError> {
     let mut links: HashMap<u32, First> = HashMap::new();
     for entry in image.entries() {
+        if root.options.cancelled() {
+            return Err(ExtractError::Cancelled);
+        }
         let attributes = Attributes { mode: entry.mode, uid: entry.uid, gid: entry.gid };
         let path = entry.path.as_slice();
         let result = match &entry.kind {
@@ -195,9 +275,9 @@ pub fn write_dir(
                 }
             },
         };
-        root.note(path.to_vec(), result);
+        root.note(path.to_vec(), result)?;
     }
-    root.finish()
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -214,9 +294,11 @@ struct First {
 }
 
 /// The destination.
-struct Root {
+struct Root<'a> {
     dir: OwnedFd,
-    options: ExtractOptions,
+    /// It was not there before.
+    made: bool,
+    options: ExtractOptions<'a>,
     /// Directories get their modes last: they may forbid writing.
     directories: Vec<(Vec<u8>, Attributes)>,
     done: Extracted,
@@ -224,22 +306,29 @@ struct Root {
     nodes_failed: bool,
 }
 
-impl Root {
-    fn new(dest: &Path, options: ExtractOptions) -> Result<Root, ExtractError> {
+impl<'a> Root<'a> {
+    fn new(dest: &Path, options: ExtractOptions<'a>) -> Result<Root<'a>, ExtractError> {
         let fail = |source| ExtractError::Dest { path: dest.to_owned(), source };
-        match fs::create_dir(dest) {
-            Ok(()) => {}
+        let made = match fs::create_dir(dest) {
+            Ok(()) => true,
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                if let Ok(target) = fs::read_link(dest)
+                    && !dest.exists()
+                {
+                    return Err(ExtractError::Dangling { path: dest.to_owned(), target });
+                }
                 if fs::read_dir(dest).map_err(fail)?.next().is_some() {
                     return Err(ExtractError::NotEmpty { path: dest.to_owned() });
                 }
+                false
             }
             Err(err) => return Err(fail(err)),
-        }
+        };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, dest, flags, Mode::empty());
         Ok(Root {
             dir: dir.map_err(|err| fail(err.into()))?,
+            made,
             options,
             directories: Vec::new(),
             done: Extracted::default(),
@@ -248,15 +337,30 @@ impl Root {
         })
     }
 
-    fn refuse(&mut self, path: Vec<u8>, problem: &PathProblem) {
-        self.failed.push((path, problem.to_string()));
+    fn refuse(&mut self, path: Vec<u8>, why: impl ToString) {
+        self.failed.push((path, why.to_string()));
     }
 
-    fn note(&mut self, path: Vec<u8>, result: io::Result<()>) {
-        match result {
-            Ok(()) => self.done.entries += 1,
-            Err(err) => self.failed.push((path, err.to_string())),
+    /// Notes how an entry went. After some errors going on means the same error for each file.
+    fn note(&mut self, path: Vec<u8>, result: io::Result<()>) -> Result<(), ExtractError> {
+        let Err(err) = result else {
+            self.done.entries += 1;
+            return Ok(());
+        };
+        if self.options.cancelled() {
+            return Err(ExtractError::Cancelled);
         }
+        self.failed.push((path, err.to_string()));
+        let last = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
+        match Errno::from_io_error(&err) {
+            Some(errno) if last.contains(&errno) => Err(self.failure(Some(err.kind()))),
+            _ => Ok(()),
+        }
+    }
+
+    fn failure(&mut self, stopped: Option<io::ErrorKind>) -> ExtractError {
+        let entries = std::mem::take(&mut self.failed);
+        ExtractError::Entries { entries, nodes: self.nodes_failed, stopped }
     }
 
     fn open_dir(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -319,7 +423,7 @@ impl Root {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&dir, name(path), flags, Mode::RUSR | Mode::WUSR)?;
         let mut file = fs::File::from(file);
-        let size = io::copy(body, &mut file)?;
+        let size = io::copy(&mut Cancellable { body, options: self.options }, &mut file)?;
         file.flush()?;
         self.own(&dir, path, attributes)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(attributes.mode))?;
@@ -355,7 +459,8 @@ impl Root {
         let mode = |mode| rustix::fs::chmod(&this, Mode::from_raw_mode(mode));
         mode(attributes.mode | 0o200)?;
         let mut file = fs::OpenOptions::new().write(true).truncate(true).open(&this)?;
-        io::copy(&mut start.chain(body), &mut file)?;
+        let body = &mut start.chain(body);
+        io::copy(&mut Cancellable { body, options: self.options }, &mut file)?;
         Ok(mode(attributes.mode)?)
     }
 
@@ -410,6 +515,10 @@ impl Root {
     }
 
     fn finish(mut self) -> Result<Extracted, ExtractError> {
+        if self.made && !self.failed.is_empty() {
+            // It will be removed, which a mode could forbid.
+            return Err(self.failure(None));
+        }
         for (path, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
             let result = self.dir_of(&path).and_then(|dir| {
                 // Where a link stands for the directory, its own entry has the mode.
@@ -425,15 +534,52 @@ impl Root {
                 self.failed.push((path, err.to_string()));
             }
         }
-        if self.failed.is_empty() {
-            Ok(self.done)
-        } else {
-            Err(ExtractError::Entries { entries: self.failed, nodes: self.nodes_failed })
+        if self.failed.is_empty() { Ok(self.done) } else { Err(self.failure(None)) }
+    }
+}
+
+/// A body whose copying can be ended.
+struct Cancellable<'a> {
+    body: &'a mut dyn Read,
+    options: ExtractOptions<'a>,
+}
+
+impl Read for Cancellable<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.options.cancelled() {
+            return Err(io::Error::other("interrupted"));
         }
+        self.body.read(buf)
     }
 }
 
 /// The last component of a path.
 fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_further_file_would_meet_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("new");
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS] {
+            let mut tried = 0;
+            let done = in_new(&dest, ExtractOptions::default(), |root| {
+                for path in [b"a", b"b", b"c", b"d"] {
+                    tried += 1;
+                    let errno = if path == b"a" { Errno::ACCESS } else { errno };
+                    root.note(path.to_vec(), Err(errno.into()))?;
+                }
+                Ok(())
+            });
+            let err = done.unwrap_err();
+            assert_eq!((tried, err.to_string().lines().count()), (2, 2), "{err}");
+            assert!(err.hint().unwrap().starts_with("the rest was not tried: "), "{err:?}");
+            assert!(!dest.exists());
+        }
+    }
 }

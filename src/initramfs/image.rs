@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 
 use super::entry::{Body, Entry, Kind};
 use super::problem::Problems;
@@ -20,6 +21,7 @@ pub struct Image {
     notices: Vec<String>,
     mtime: u32,
     pub(super) bytes: u64,
+    pub(super) left_out: Vec<PathBuf>,
 }
 
 /// Where an entry is in the archive, and what its header says beyond the entry itself.
@@ -116,7 +118,7 @@ impl Image {
             places.push(place);
         }
         let bytes = offset + member_len(cpio::TRAILER, 0);
-        Image { entries, places, notices, mtime, bytes }
+        Image { entries, places, notices, mtime, bytes, left_out: Vec::new() }
     }
 
     /// The entries in the order of the archive.
@@ -127,6 +129,12 @@ impl Image {
     /// What the user should know although nothing is wrong.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Files of the host that are in a tree and not in the image, because it goes there
+    /// ([`super::Builder::leave_out`]).
+    pub fn left_out(&self) -> &[PathBuf] {
+        &self.left_out
     }
 
     /// Bytes of the archive, uncompressed.

@@ -280,12 +280,18 @@ impl Manifest {
     /// Parses a manifest; `path` is for messages.
     ///
     /// # Errors
-    /// Everything that TOML or the manifest's form forbids, unknown keys among it.
+    /// Everything that TOML or the manifest's form forbids, unknown keys among it, and keys that
+    /// contradict each other.
     pub fn parse(path: &Path, text: &str) -> Result<Manifest, ManifestError> {
-        toml::from_str(text).map_err(|err| ManifestError {
-            path: path.to_owned(),
-            text: err.to_string().trim_end().to_owned(),
-        })
+        let fail = |text: String| ManifestError { path: path.to_owned(), text };
+        let manifest: Manifest =
+            toml::from_str(text).map_err(|err| fail(err.to_string().trim_end().to_owned()))?;
+        let contradiction = match &manifest {
+            Manifest { no_base: true, base, .. } if !base.is_empty() => "`base`",
+            Manifest { no_base: true, use_init: true, .. } => "`use-init = true`",
+            _ => return Ok(manifest),
+        };
+        Err(fail(format!("{contradiction} means nothing beside `no-base = true`: leave one out")))
     }
 
     /// The JSON schema.
@@ -440,6 +446,18 @@ mod tests {
             let err = parse(text).unwrap_err().to_string();
             assert!(err.contains(line) && err.contains(word), "{err}");
         }
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        for (text, word) in [
+            ("base = [\"a\"]\nno-base = true\n", "`base`"),
+            ("use-init = true\nno-base = true\n", "`use-init"),
+        ] {
+            let err = parse(text).unwrap_err().to_string();
+            assert!(err.contains(word) && err.contains("no-base"), "{err}");
+        }
+        assert!(parse("base = [\"a\"]\nno-base = false\nuse-init = true\n").is_ok());
     }
 
     #[test]

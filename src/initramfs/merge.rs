@@ -138,11 +138,15 @@ fn unite(
     match (is_base(first), is_base(&second)) {
         // Base archives are already merged among themselves.
         (true, false) => {
+            let by = |entry: &Entry| match entry.reason.request() {
+                Some(by) => by.to_string(),
+                None => entry.reason.to_string(),
+            };
             notices.push(format!(
                 "{} is taken from {}, not from {}",
                 Shown(&first.path),
-                second.reason,
-                first.reason
+                by(&second),
+                by(first)
             ));
             return *first = second;
         }

@@ -600,7 +600,7 @@ impl fmt::Display for ModuleProblems {
             if i > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{problem}")?;
+            f.write_str(&super::problem::chained(problem))?;
         }
         Ok(())
     }

@@ -100,7 +100,7 @@ pub enum Problem {
         what: &'static str,
     },
     /// A base archive cannot be used.
-    #[error("{by}: {problem}")]
+    #[error("{by}: {}", chained(problem))]
     Base {
         /// Who asked for it.
         by: Request,
@@ -108,7 +108,7 @@ pub enum Problem {
         problem: ArchiveError,
     },
     /// A program lacks something, or is none.
-    #[error("{by}: {problem}")]
+    #[error("{by}: {}", chained(problem))]
     Closure {
         /// Who asked for the program.
         by: Request,
@@ -124,7 +124,7 @@ pub enum Problem {
         problems: modules::ModuleProblems,
     },
     /// A kernel module, or the directory of modules, cannot be used.
-    #[error("{by}: {problem}")]
+    #[error("{by}: {}", chained(problem))]
     Module {
         /// Who asked for it.
         by: Request,
@@ -154,8 +154,10 @@ impl Problem {
     /// How to mend it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Problem::Destination { problem: PathProblem::DotDot, .. } => {
-                "give the destination after a colon: `--file SRC:DEST`".into()
+            Problem::Destination { problem: PathProblem::DotDot, by, .. } => {
+                let option = by.split(' ').next().filter(|word| word.starts_with("--"));
+                let option = option.map(|option| format!("{option} ")).unwrap_or_default();
+                format!("give the destination after a colon: `{option}SRC:DEST`")
             }
             Problem::Conflict { .. } => {
                 "leave one of them out, or take the later one with `--override`".into()
@@ -170,10 +172,29 @@ impl Problem {
             Problem::Changed { .. } => "try again when nothing writes to it".into(),
             Problem::Base { problem, .. } => return problem.hint(),
             Problem::Closure { problem, .. } => return problem.hint(),
+            Problem::Module { problem, .. } => return problem.hint(),
             Problem::Request { hint, .. } => return hint.clone(),
+            Problem::Write { source } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room where the image is written".into()
+            }
             _ => return None,
         })
     }
+}
+
+/// An error with its causes, each once: `cannot read x: permission denied`.
+pub(super) fn chained(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// Everything that is wrong with an image: at least one problem.
@@ -215,16 +236,7 @@ impl fmt::Display for Problems {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{problem}")?;
-            let mut source = match problem {
-                // Their texts are part of ours, their causes are not.
-                Problem::Closure { problem, .. } => std::error::Error::source(problem),
-                other => std::error::Error::source(other),
-            };
-            while let Some(cause) = source {
-                write!(f, ": {cause}")?;
-                source = cause.source();
-            }
+            f.write_str(&chained(problem))?;
         }
         Ok(())
     }

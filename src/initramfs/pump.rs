@@ -237,8 +237,11 @@ impl Pump<'_> {
 
     /// Stops everything: the sink is of no use any more.
     fn fail(&self, problem: Problem) {
-        lock(&self.problems).push(problem);
-        lock(&self.order).stopped = true;
+        let stopped = std::mem::replace(&mut lock(&self.order).stopped, true);
+        // Every thread meets the same full disk.
+        if !stopped || !matches!(problem, Problem::Write { .. }) {
+            lock(&self.problems).push(problem);
+        }
         self.freed.notify_all();
     }
 

@@ -1,7 +1,7 @@
 //! Files and directories of the host to entries, without opening any of them.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -38,6 +38,10 @@ pub(crate) struct Scan {
     links: HashMap<(u64, u64, u32, u32, u32), u32>,
     is_root: bool,
     with_capabilities: Vec<Vec<u8>>,
+    /// Files and directories that trees shall not bring in, by their real paths.
+    pub(crate) leave_out: Vec<PathBuf>,
+    /// Those of them that were met.
+    pub(crate) left_out: Vec<PathBuf>,
     /// Symbolic links that were asked for by name: it is their target that was meant.
     pub(crate) named_links: Vec<Vec<u8>>,
 }
@@ -92,10 +96,18 @@ impl Scan {
             Ok(_) => {}
             Err(source) => return self.unreadable(src, &reason, source),
         }
+        // A tree has no links to directories: below its real path all paths are real.
+        let whole = real(src);
+        let hidden = self.leave_out.iter().filter_map(|path| path.strip_prefix(&whole).ok());
+        let hidden: Vec<PathBuf> =
+            hidden.filter(|rest| !rest.as_os_str().is_empty()).map(Path::to_owned).collect();
         let mut listings = list(&root);
         // Problems and notices come out in the same order everywhere.
         listings.sort_by(|a, b| a.below.cmp(&b.below));
         for Listing { below, items } in listings {
+            if hidden.iter().any(|path| Path::new(OsStr::from_bytes(&below)).starts_with(path)) {
+                continue;
+            }
             let items = match items {
                 Ok(items) => items,
                 Err(source) => {
@@ -106,6 +118,10 @@ impl Scan {
             for (name, metadata) in items {
                 let rest = join(&below, name.as_bytes());
                 let host = HostPath::below(&root, &rest);
+                if hidden.iter().any(|path| path.as_os_str().as_bytes() == rest) {
+                    self.left_out.push(host.get());
+                    continue;
+                }
                 let metadata = match metadata {
                     Ok(metadata) => metadata,
                     Err(source) => {
@@ -351,6 +367,15 @@ fn is_elf(path: &Path) -> bool {
     let mut magic = [0; 4];
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
         && &magic == b"\x7fELF"
+}
+
+/// The path without symbolic links; its last part need not exist.
+pub(crate) fn real(path: &Path) -> PathBuf {
+    let path = absolute(path);
+    path.canonicalize().unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => dir.canonicalize().unwrap_or(dir.to_owned()).join(name),
+        _ => path.clone(),
+    })
 }
 
 /// What a request for a host path means for the closure and for messages.

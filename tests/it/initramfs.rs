@@ -4,6 +4,7 @@
 mod boot;
 mod cli;
 mod formats;
+mod manners;
 mod nasty;
 mod peers;
 mod uroot;

@@ -14,19 +14,21 @@ use vmtest::initramfs::extract::{ExtractOptions, write_dir};
 use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::report::{Archive, Report};
 use vmtest::initramfs::{
-    Codec, Compression, Encoder, Hash, Image, Pending, Problem, Problems, Summary, kconfig,
+    Codec, Compression, CompressionError, Encoder, Hash, Image, Pending, Problem, Problems,
+    Summary, kconfig,
 };
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
 
 use super::options::{Content, ContentArgs};
+use super::signals;
 use crate::cli::error::Failure;
 use crate::cli::ui;
 
 /// Options of `build`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct BuildArgs {
-    /// Where the image goes; - is stdout
+    /// Where the image goes; - is stdout. In a tree that is packed it is left out
     #[arg(short, long, value_name = "FILE", required_unless_present = "print_schema")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -51,7 +53,7 @@ pub(super) struct BuildArgs {
     /// Memory of the guest: tells when the image is too large for it
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| text.parse::<Bytes>(), help_heading = "Output")]
     memory: Option<Bytes>,
-    /// Fail where there would only be a note
+    /// Fail where there would only be a note; nothing is then written
     #[arg(long, help_heading = "Rules")]
     strict: bool,
     /// Neither take the image from the cache nor put it there. An image from the cache is read-only
@@ -60,7 +62,8 @@ pub(super) struct BuildArgs {
     /// Do not compute the archive's SHA-256: large files are then copied as fast as by cat
     #[arg(long, requires = "no_cache", help_heading = "Output")]
     no_hash: bool,
-    /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash
+    /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash; -
+    /// is stdout
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     report: Option<PathBuf>,
     /// Print who asked for how much
@@ -85,17 +88,23 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
     if args.print_schema {
         return super::look::print(Manifest::schema().as_bytes()).map(|()| 0);
     }
-    let started = SystemTime::now();
-    let Content { arch, early, main, compress } = args.content.content(environment)?;
-    let fail = |problems: Problems| super::problems(&problems);
-    let early = early.map(|early| early.finish()).transpose().map_err(fail)?;
-    let image = main.finish().map_err(fail)?;
     let Some(output) = &args.output else {
         return Err(Failure::wrong("there is no output", "give `-o FILE`"));
     };
+    consistent(&args, output)?;
+    let started = SystemTime::now();
+    let Content { arch, early, mut main, compress } = args.content.content(environment)?;
+    main.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
+    let fail = |problems: Problems| super::problems(&problems);
+    let early = early.map(|early| early.finish()).transpose().map_err(fail)?;
+    let image = main.finish().map_err(fail)?;
+    for path in image.left_out() {
+        ui::status(&format!("`{}` is left out: it is written by this build", path.display()));
+    }
     for notice in image.notices() {
         ui::note(notice);
     }
+    strict(&args, image.notices().len())?;
     let compression = compression(&args, compress.as_deref(), arch, environment)?;
     let archive = match args.format {
         Format::Dir => {
@@ -105,18 +114,13 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         Format::Cpio => {
             let mut parts: Vec<&Image> = early.iter().collect();
             parts.push(&image);
-            let cache = match args.no_cache || output == Path::new("-") {
+            let cache = match args.no_cache || is_stdout(output) {
                 true => None,
                 false => environment.cache_dir.as_deref().map(Cache::new),
             };
             Some(make(&parts, compression, output, &args, cache.as_ref(), started)?)
         }
     };
-    let mut serious = image.notices().len();
-    if let Some(text) = too_large(&args, &image, archive.as_ref()) {
-        ui::note(&text);
-        serious += 1;
-    }
     let report =
         (args.report.is_some() || args.sizes).then(|| Report::new(arch, &image, archive.clone()));
     if let (Some(path), Some(report)) = (&args.report, &report) {
@@ -128,15 +132,77 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
     if let Some(archive) = &archive {
         say(output, &image, archive);
     }
-    if args.strict && serious > 0 {
-        return Err(Failure::missing(
-            format!("{serious} notes, and `--strict` was given"),
-            "see the notes above; the image was written",
-        ));
-    }
     // The process ends: taking a million entries apart would only take time.
     std::mem::forget((image, main));
     Ok(0)
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Refuses what contradicts itself, or would do nothing.
+fn consistent(args: &BuildArgs, output: &Path) -> Result<(), Failure> {
+    let directory = args.format == Format::Dir;
+    let without = [
+        ("--compress", args.compress.is_some()),
+        ("--kernel", args.kernel.is_some()),
+        ("--kernel-config", args.kernel_config.is_some()),
+        ("--memory", args.memory.is_some()),
+        ("--no-hash", args.no_hash),
+    ];
+    if directory && is_stdout(output) {
+        return Err(Failure::wrong(
+            "a directory cannot go to stdout",
+            "give a name, `-o ./-` if need be, or leave `--format dir` out",
+        ));
+    }
+    if let Some((option, _)) = without.iter().find(|(_, given)| directory && *given) {
+        return Err(Failure::wrong(
+            format!("`{option}` is about archives, and `--format dir` writes none"),
+            "leave one of them out",
+        ));
+    }
+    if args.skip_nodes && !directory {
+        return Err(Failure::wrong(
+            "`--skip-nodes` is for `--format dir`: archives hold nodes without privileges",
+            "leave it out",
+        ));
+    }
+    match &args.report {
+        Some(report) if same_file(report, output) => Err(Failure::wrong(
+            format!("image and report would both go to `{}`", output.display()),
+            "give `--report` another file",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths are one file, which need not exist.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| {
+        let name = path.file_name()?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = dir.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        let path = dir.join(name);
+        Some(path.canonicalize().unwrap_or(path))
+    };
+    a == b || whole(a).is_some_and(|a| whole(b) == Some(a))
+}
+
+/// Fails if there are notes and there may be none.
+fn strict(args: &BuildArgs, notes: usize) -> Result<(), Failure> {
+    if !args.strict || notes == 0 {
+        return Ok(());
+    }
+    let notes = if notes == 1 { "a note".to_owned() } else { format!("{notes} notes") };
+    Err(Failure::missing(
+        format!("there is {notes}, and `--strict` was given"),
+        match args.output.as_deref().is_some_and(is_stdout) {
+            true => "see above; what went to stdout is of no use",
+            false => "see above; nothing was written, and what was there stays",
+        },
+    ))
 }
 
 fn say(output: &Path, image: &Image, archive: &Archive) {
@@ -171,9 +237,9 @@ pub(super) fn iec(bytes: u64) -> String {
 
 /// Warns when the guest cannot hold the image: the loaded archive and the unpacked files are in
 /// memory at the same time, and a tmpfs as root takes half of the memory at most.
-fn too_large(args: &BuildArgs, image: &Image, archive: Option<&Archive>) -> Option<String> {
+fn too_large(args: &BuildArgs, image: &Image, stored: u64) -> Option<String> {
     let memory = args.memory?.0;
-    let (stored, unpacked) = (archive?.stored_bytes, image.unpacked_bytes());
+    let unpacked = image.unpacked_bytes();
     (stored + unpacked > memory || unpacked > memory / 2).then(|| {
         format!(
             "the guest has {} of memory; the archive takes {} of it and its files another {} when \
@@ -186,6 +252,11 @@ fn too_large(args: &BuildArgs, image: &Image, archive: Option<&Archive>) -> Opti
 }
 
 fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
+    if is_stdout(path) {
+        let mut text = serde_json::to_vec_pretty(report).unwrap_or_default();
+        text.push(b'\n');
+        return super::look::print(&text);
+    }
     let write = || -> io::Result<()> {
         let pending = Pending::new(path)?;
         let mut out = BufWriter::new(pending.file());
@@ -196,11 +267,37 @@ fn write_report(path: &Path, report: &Report) -> Result<(), Failure> {
         pending.publish(0o666)
     };
     write().map_err(|err| {
-        Failure::missing(
-            format!("cannot write the report `{}`: {err}", path.display()),
-            "give a path in a directory that exists and can be written to",
-        )
+        let text = format!("cannot write the report `{}`: {err}", path.display());
+        Failure::missing(text, where_to(&err))
     })
+}
+
+/// What helps where something could not be written.
+fn where_to(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or give a path where there is more"
+        }
+        _ => "give a path in a directory that exists and can be written to",
+    }
+}
+
+fn not_written(output: &Path, err: &io::Error) -> Failure {
+    let output =
+        if is_stdout(output) { "stdout".into() } else { format!("`{}`", output.display()) };
+    Failure::missing(format!("cannot write {output}: {err}"), where_to(err))
+}
+
+/// Problems of writing an image: those of the output name it.
+fn not_made(output: &Path, problems: &Problems) -> Failure {
+    let written = problems.iter().find_map(|problem| match problem {
+        Problem::Write { source } => Some(source),
+        _ => None,
+    });
+    let Some(source) = written else { return super::problems(problems) };
+    let others = problems.iter().filter(|problem| !matches!(problem, Problem::Write { .. }));
+    others.for_each(|problem| ui::error(&crate::cli::error::chain(problem)));
+    not_written(output, source)
 }
 
 /// The compression that was asked for; `auto` asks the kernel.
@@ -213,7 +310,10 @@ fn compression(
     let text = args.compress.as_deref().or(manifest).unwrap_or("none");
     let parse = |text: &str| {
         text.parse::<Compression>().map_err(|err| {
-            let hint = format!("{}, or auto", err.hint());
+            let hint = match err {
+                CompressionError::Level { .. } => err.hint(),
+                _ => format!("{}, or auto", err.hint()),
+            };
             Failure::usage(&err, Some(hint))
         })
     };
@@ -268,11 +368,12 @@ fn make(
     cache: Option<&Cache>,
     started: SystemTime,
 ) -> Result<Archive, Failure> {
-    let fail = |err: io::Error| {
-        Failure::missing(
-            format!("cannot write `{}`: {err}", output.display()),
-            "give a path in a directory that exists and can be written to",
-        )
+    let fail = |err: io::Error| not_written(output, &err);
+    // To be asked before the image gets its name.
+    let check = |stored: u64| {
+        let note = parts.last().and_then(|image| too_large(args, image, stored));
+        note.iter().for_each(|note| ui::note(note));
+        strict(args, usize::from(note.is_some()))
     };
     let archive = |bytes, sha256: Option<Hash>, stored_bytes, cached| Archive {
         bytes,
@@ -285,14 +386,23 @@ fn make(
     let hashed = !args.no_hash;
     let private = parts.iter().any(|image| image.is_private());
     let mode = if private { 0o600 } else { 0o666 };
-    if output == Path::new("-") {
+    if is_stdout(output) {
+        let plain = compression == Compression::NONE;
+        if plain {
+            check(parts.iter().map(|image| image.archive_bytes()).sum())?;
+        }
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
         let mut out = BufWriter::with_capacity(256 << 10, std::fs::File::from(stdout));
-        let (summary, stored_bytes) = write(parts, compression, hashed, &mut out)?;
+        let written = write(parts, compression, hashed, &mut out);
+        let (summary, stored_bytes) = written.map_err(|err| not_made(output, &err))?;
+        if !plain {
+            check(stored_bytes)?;
+        }
         return Ok(archive(bytes, summary.map(|s| s.sha256), stored_bytes, false));
     }
     let found = cache.map(|cache| (cache, cache::key(parts, compression)));
     if let Some(found) = found.as_ref().and_then(|(cache, key)| cache.get(key)) {
+        check(found.stored_bytes)?;
         found.deliver(output, mode).map_err(fail)?;
         return Ok(archive(bytes, Some(found.summary.sha256), found.stored_bytes, true));
     }
@@ -304,13 +414,14 @@ fn make(
                 true => image.write_to_file(file).map(Some),
                 false => image.write_to_file_unhashed(file).map(|()| None),
             };
-            (summary.map_err(|err| super::problems(&err))?, bytes)
+            (summary.map_err(|err| not_made(output, &err))?, bytes)
         }
         _ => {
             let mut out = BufWriter::with_capacity(256 << 10, pending.file());
-            write(parts, compression, hashed, &mut out)?
+            write(parts, compression, hashed, &mut out).map_err(|err| not_made(output, &err))?
         }
     };
+    check(stored_bytes)?;
     let regular = pending.is_regular();
     pending.publish(mode).map_err(fail)?;
     if let (Some((cache, key)), Some(summary)) = (&found, &summary)
@@ -331,22 +442,21 @@ fn write(
     compression: Compression,
     hashed: bool,
     out: &mut (impl Write + Send),
-) -> Result<(Option<Summary>, u64), Failure> {
-    let fail = |problems: Problems| super::problems(&problems);
-    let sink = |source| fail(Problem::Write { source }.into());
+) -> Result<(Option<Summary>, u64), Problems> {
+    let sink = |source| Problems::from(Problem::Write { source });
     let Some((image, early)) = parts.split_last() else {
-        return Err(Failure::wrong("there is nothing to write", "give something to put in"));
+        return Err(sink(io::Error::other("there is nothing to write")));
     };
     let mut counted = Counted { out, bytes: 0 };
     for part in early {
-        part.write_to(&mut counted).map_err(fail)?;
+        part.write_to(&mut counted)?;
     }
     let mut encoder = Encoder::new(compression, &mut counted).map_err(sink)?;
     let summary = match hashed {
         true => image.write_to(&mut encoder).map(Some),
         false => image.write_to_unhashed(&mut encoder).map(|()| None),
     };
-    let summary = summary.map_err(fail)?;
+    let summary = summary?;
     encoder.finish().map_err(sink)?;
     counted.out.flush().map_err(sink)?;
     Ok((summary, counted.bytes))
@@ -370,28 +480,42 @@ impl<W: Write> Write for Counted<'_, W> {
 
 /// Writes the image as a directory, all of it or nothing.
 fn directory(image: &Image, output: &Path, skip_nodes: bool) -> Result<(), Failure> {
-    let parent = match output.parent() {
+    let fail = |err: io::Error| {
+        let hint = match err.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => where_to(&err),
+            _ => "give a directory that does not exist yet, or an empty one",
+        };
+        Failure::missing(format!("cannot write `{}`: {err}", output.display()), hint)
+    };
+    // What a link leads to is meant, as it is for archives.
+    let place = match std::fs::symlink_metadata(output) {
+        Ok(metadata) if metadata.is_symlink() => output.canonicalize().map_err(fail)?,
+        _ => output.to_owned(),
+    };
+    match std::fs::read_dir(&place).map(|mut items| items.next().is_none()) {
+        Ok(true) => {}
+        Ok(false) => return Err(fail(io::ErrorKind::DirectoryNotEmpty.into())),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        Err(err) => return Err(fail(err)),
+    }
+    let parent = match place.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let fail = |err: io::Error| {
-        let hint = "give a directory that does not exist yet, or an empty one";
-        Failure::missing(format!("cannot write `{}`: {err}", output.display()), hint)
-    };
-    let empty = std::fs::read_dir(output).map(|mut items| items.next().is_none());
-    if let Ok(false) = empty {
-        return Err(fail(io::ErrorKind::DirectoryNotEmpty.into()));
-    }
-    let temporary = tempfile::Builder::new().prefix(".vmtest-").tempdir_in(parent).map_err(fail)?;
-    let owner = rustix::process::geteuid().is_root();
-    let options = ExtractOptions { owner, skip_nodes };
-    let inside = temporary.path().join("image");
-    let made =
-        write_dir(image, &inside, options).map_err(|err| Failure::unavailable(&err, err.hint()))?;
+    let made = signals::guarded(|cancel| {
+        let temporary =
+            tempfile::Builder::new().prefix(".vmtest-").tempdir_in(parent).map_err(fail)?;
+        let owner = rustix::process::geteuid().is_root();
+        let options = ExtractOptions { owner, skip_nodes, cancel: Some(cancel) };
+        let inside = temporary.path().join("image");
+        let made = write_dir(image, &inside, options)
+            .map_err(|err| Failure::unavailable(&err, err.hint()))?;
+        std::fs::rename(&inside, &place).map_err(fail)?;
+        Ok(made)
+    })?;
     if !made.skipped.is_empty() {
         ui::note(&format!("{} device nodes are left out", made.skipped.len()));
     }
-    std::fs::rename(&inside, output).map_err(fail)?;
     ui::status(&format!("{}: {} entries", output.display(), made.entries));
     Ok(())
 }

@@ -11,15 +11,16 @@ use vmtest::formats::cpio;
 use vmtest::initramfs::archive::{ArchiveError, Segment, Source};
 use vmtest::initramfs::closure::{self, MissingLibrary, Note};
 use vmtest::initramfs::entry::Shown;
-use vmtest::initramfs::extract::{self, ExtractOptions};
+use vmtest::initramfs::extract::{self, ExtractError, ExtractOptions};
 use vmtest::initramfs::inspect::{self, CatError, Change, Item, Listing};
 use vmtest::initramfs::report::{Report, explain};
 use vmtest::initramfs::{Problem, Problems};
 use vmtest::options::Environment;
 use vmtest_guest::proto::Bytes;
 
-use super::{ExtractArgs, LsArgs, WhyArgs};
-use crate::cli::error::Failure;
+use super::options::ContentArgs;
+use super::{ExtractArgs, LsArgs, WhyArgs, signals};
+use crate::cli::error::{Failure, UNAVAILABLE};
 use crate::cli::ui;
 
 /// Orders of a listing.
@@ -165,7 +166,7 @@ pub(super) fn ls(args: &LsArgs) -> Result<u8, Failure> {
     for path in &absent {
         ui::error(&format!("there is no `{}` in the image", Shown(path)));
     }
-    Ok(u8::from(!absent.is_empty()))
+    Ok(if absent.is_empty() { 0 } else { UNAVAILABLE })
 }
 
 fn long(item: &Item) -> String {
@@ -294,18 +295,41 @@ pub(super) fn cat(image: &Path, path: &OsStr) -> Result<u8, Failure> {
 
 pub(super) fn extract(args: &ExtractArgs) -> Result<u8, Failure> {
     let source = open(&args.image)?;
-    let options = ExtractOptions { owner: args.same_owner, skip_nodes: args.skip_nodes };
-    match extract::extract(&source, &args.dest, options) {
-        Ok(done) => {
-            if !done.skipped.is_empty() {
-                ui::note(&format!("{} device nodes are left out", done.skipped.len()));
-            }
-            ui::status(&format!("{}: {} entries", args.dest.display(), done.entries));
-            Ok(0)
-        }
-        Err(extract::ExtractError::Archive(err)) => Err(unreadable(&args.image, &err)),
-        Err(err) => Err(Failure::unavailable(&err, err.hint())),
+    let done = signals::guarded(|cancel| {
+        let options = ExtractOptions {
+            owner: args.same_owner,
+            skip_nodes: args.skip_nodes,
+            cancel: Some(cancel),
+        };
+        extract::extract(&source, &args.dest, options).map_err(|err| not_unpacked(args, err))
+    })?;
+    if !done.skipped.is_empty() {
+        ui::note(&format!("{} device nodes are left out", done.skipped.len()));
     }
+    ui::status(&format!("{}: {} entries", args.dest.display(), done.entries));
+    Ok(0)
+}
+
+/// Says also what is left in the directory, which a second attempt would not take.
+fn not_unpacked(args: &ExtractArgs, err: ExtractError) -> Failure {
+    let begun = !matches!(
+        err,
+        ExtractError::NotEmpty { .. } | ExtractError::Dangling { .. } | ExtractError::Dest { .. }
+    );
+    let mut failure = match &err {
+        ExtractError::Archive(err) => unreadable(&args.image, err),
+        err => Failure::unavailable(err, err.hint()),
+    };
+    let left = begun && std::fs::read_dir(&args.dest).is_ok_and(|mut items| items.next().is_some());
+    if left {
+        let left =
+            format!("`{}` is incomplete: empty it before you try again", args.dest.display());
+        failure.hint = Some(match failure.hint {
+            Some(hint) => format!("{hint}\nhint: {left}"),
+            None => left,
+        });
+    }
+    failure
 }
 
 pub(super) fn diff(before: &Path, after: &Path, as_json: bool) -> Result<u8, Failure> {
@@ -388,6 +412,12 @@ fn details(change: &Change) -> String {
 
 pub(super) fn why(args: WhyArgs, environment: &Environment) -> Result<u8, Failure> {
     if let Some(path) = &args.report {
+        if args.build != ContentArgs::default() {
+            return Err(Failure::wrong(
+                "`--report` tells of an image that is made; options of `build` change nothing there",
+                "leave them out, or `--report`",
+            ));
+        }
         let report = std::fs::read(path)
             .map_err(|err| err.to_string())
             .and_then(|text| serde_json::from_slice(&text).map_err(|err| err.to_string()))
@@ -421,7 +451,7 @@ fn answer(args: &WhyArgs, report: &Report) -> Result<u8, Failure> {
     let named: Vec<_> = report.named(path.as_bytes()).collect();
     if named.is_empty() {
         ui::error(&format!("there is no `{}` in the image", Shown(path.as_bytes())));
-        return Ok(1);
+        return Ok(UNAVAILABLE);
     }
     for entry in named {
         print(explain(&report.why(&entry.path.0)).as_bytes())?;
@@ -453,7 +483,7 @@ fn missing(
     if found.is_empty() {
         ui::error(&format!("nothing in the image misses `{}`", library.display()));
         ui::hint("`vmtest initramfs why NAME` says what brought a library in");
-        return Ok(1);
+        return Ok(UNAVAILABLE);
     }
     let mut out = String::new();
     for missing in found {

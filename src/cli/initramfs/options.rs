@@ -16,7 +16,7 @@ use crate::cli::words;
 
 /// The options that tell what is in an image. In values with a colon, `\:` is a colon that belongs
 /// to a name and `\\` a backslash.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct ContentArgs {
     /// Guest architecture: amd64, i386, arm64, arm, riscv64. Default: the manifest's, VMTEST_ARCH,
     /// the host's
@@ -47,7 +47,7 @@ pub(super) struct ContentArgs {
     #[arg(long, value_name = "FILE", requires = "config")]
     config_file: Option<PathBuf>,
     /// Leave the Go commands of --config out
-    #[arg(long)]
+    #[arg(long, requires = "config")]
     nocmd: bool,
 
     /// Archive as the ground of the image, instead of the default one: any number of segments,
@@ -58,7 +58,7 @@ pub(super) struct ContentArgs {
     #[arg(long, conflicts_with = "base", help_heading = "Base")]
     no_base: bool,
     /// Keep the base's init; another one becomes inito
-    #[arg(long, visible_alias = "useinit", help_heading = "Base")]
+    #[arg(long, visible_alias = "useinit", conflicts_with = "no_base", help_heading = "Base")]
     use_init: bool,
 
     /// What /init leads to: a path in the image, or the name of a program in it; empty for none
@@ -93,7 +93,7 @@ pub(super) struct ContentArgs {
     #[arg(long, value_name = "NAME", requires = "modules", help_heading = "Kernel")]
     module: Vec<String>,
     /// Where firmware for the modules is, …/lib/firmware
-    #[arg(long, value_name = "DIR", help_heading = "Kernel")]
+    #[arg(long, value_name = "DIR", requires = "modules", help_heading = "Kernel")]
     firmware: Option<PathBuf>,
     /// Microcode for an early segment: AuthenticAMD.bin, GenuineIntel.bin, or a directory with
     /// amd-ucode or intel-ucode; repeats
@@ -146,6 +146,16 @@ impl ContentArgs {
         builder.mtime(epoch()?);
         if let Some((path, _, manifest)) = &manifest {
             no_base |= manifest.no_base || !manifest.base.is_empty();
+            let none = self.no_base || (manifest.no_base && self.base.is_empty());
+            if none && (self.use_init || manifest.use_init) {
+                return Err(Failure::wrong(
+                    "there is no base whose init could be kept",
+                    format!(
+                        "leave `no-base` or `use-init` out, on the command line or in `{}`",
+                        path.display()
+                    ),
+                ));
+            }
             compress.clone_from(&manifest.compress);
             if let Some(mtime) = manifest.mtime {
                 builder.mtime(mtime);
@@ -182,6 +192,9 @@ impl ContentArgs {
             if option.is_some() {
                 *value = None;
             }
+        }
+        if self.no_base {
+            manifest.base.clear();
         }
     }
 
@@ -252,20 +265,21 @@ impl ContentArgs {
             }
         }
         for value in multicall {
-            let (src, names) = words::two("--multicall", value)?;
+            let (src, names) = words::two("--multicall", value, "FILE:NAME,NAME…")?;
             let names = names.to_string_lossy().into_owned();
             builder.by(label("--multicall", value)).multicall(src, names.split(','));
         }
         for value in symlink {
-            let (dest, target) = words::two("--symlink", value)?;
+            let (dest, target) = words::two("--symlink", value, "DEST:TARGET")?;
             builder.by(label("--symlink", value)).symlink(dest, target);
         }
         for value in dir {
             let (dest, mode) = words::one_or_two("--dir", value)?;
-            let mode = mode.as_deref().map_or(Some(0o755), parse_mode).ok_or_else(|| {
+            let text = mode.unwrap_or_else(|| "0755".into());
+            let mode = words::mode(&text).ok_or_else(|| {
                 Failure::wrong(
-                    format!("`--dir {}` has no mode", value.display()),
-                    "write `--dir DEST:1777`",
+                    format!("`--dir {}` has the mode `{}`", value.display(), text.display()),
+                    "a mode is octal, from 0 to 7777: `--dir DEST:1777`",
                 )
             })?;
             builder.by(label("--dir", value)).dir(dest, mode);
@@ -337,10 +351,6 @@ impl ContentArgs {
 
 fn label(option: &str, value: &OsStr) -> String {
     format!("{option} {}", value.display())
-}
-
-fn parse_mode(text: &OsStr) -> Option<u32> {
-    u32::from_str_radix(text.to_str()?, 8).ok().filter(|mode| *mode <= 0o7777)
 }
 
 fn read_manifest(path: &Path) -> Result<(PathBuf, String, Manifest), Failure> {

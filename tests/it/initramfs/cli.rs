@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use super::{temp, write};
 
 /// Runs `vmtest initramfs` in a directory, with a cache of its own.
-fn vmtest(dir: &Path, args: &[&str]) -> Output {
+pub(super) fn vmtest(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vmtest"))
         .arg("initramfs")
         .args(args)
@@ -19,7 +19,7 @@ fn vmtest(dir: &Path, args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn ok(dir: &Path, args: &[&str]) -> (String, String) {
+pub(super) fn ok(dir: &Path, args: &[&str]) -> (String, String) {
     let output = vmtest(dir, args);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -28,7 +28,7 @@ fn ok(dir: &Path, args: &[&str]) -> (String, String) {
 }
 
 #[track_caller]
-fn fails(dir: &Path, code: i32, args: &[&str], words: &[&str]) {
+pub(super) fn fails(dir: &Path, code: i32, args: &[&str], words: &[&str]) {
     let output = vmtest(dir, args);
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
@@ -85,8 +85,9 @@ fn build_and_look() {
     assert_eq!(ok(dir, &["cat", "i.cpio", "/l"]).0, "content");
     let (out, _) = ok(dir, &["why", "t/x", "--report", "r.json"]);
     assert_eq!(out, "/t/x: in the tree of --file tree:/t\n");
-    fails(dir, 1, &["why", "absent", "--report", "r.json"], &["no `/absent`"]);
-    fails(dir, 1, &["ls", "i.cpio", "absent"], &["no `/absent`"]);
+    fails(dir, 69, &["why", "absent", "--report", "r.json"], &["no `/absent`"]);
+    fails(dir, 69, &["ls", "i.cpio", "absent"], &["no `/absent`"]);
+    fails(dir, 69, &["cat", "i.cpio", "absent"], &["absent"]);
     fails(dir, 69, &["cat", "i.cpio", "t"], &["no regular file"]);
     ok(dir, &["extract", "--skip-nodes", "i.cpio", "out"]);
     assert_eq!(fs::read(dir.join("out/t/x")).unwrap(), b"content");
@@ -371,7 +372,7 @@ fn missing_libraries_are_explained() {
     write(dir, "s", "#!/bin/sh\n");
     fails(
         dir,
-        1,
+        69,
         &["why", "--missing", "libabsent.so", "--bin", "s"],
         &["nothing in the image misses"],
     );
