@@ -161,8 +161,8 @@ in
           comm -23 <(sort ''${!set}/store-paths) <(sort $qemu/store-paths) | xargs du -scm | tee $set
           echo "$set: $(tail -n 1 $set | cut -f 1) MB beside QEMU"
         done
-        [ "$(tail -n 1 all | cut -f 1)" -le 80 ]
-        [ "$(tail -n 1 full | cut -f 1)" -le 300 ]
+        [ "$(tail -n 1 all | cut -f 1)" -le 60 ]
+        [ "$(tail -n 1 full | cut -f 1)" -le 150 ]
         touch $out
       '';
 

@@ -222,7 +222,7 @@ fn modules_are_decompressed_and_checked() {
     assert!(load("arm").unwrap_err().ends_with("is a module for arm, the guest is amd64"));
     assert!(load("old").unwrap_err().ends_with("is a module of kernel 5.10, not of 6.1.0-test"));
     assert!(load("cut").unwrap_err().starts_with("cannot read"));
-    assert!(load("text").unwrap_err().ends_with("is no kernel module"));
+    assert!(load("text").unwrap_err().contains("is no kernel module"));
 }
 
 #[test]
