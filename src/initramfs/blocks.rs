@@ -34,6 +34,8 @@ pub(crate) struct Blocks<W, T> {
     sent: u64,
     written: u64,
     in_flight_max: u64,
+    /// The sink has failed. What was on its way is lost: nobody may wait for it.
+    failed: bool,
     workers: Vec<JoinHandle<()>>,
     /// Called for each block in order, before it is written.
     each: Box<dyn FnMut(&T) + Send>,
@@ -79,6 +81,7 @@ impl<W: Write, T: Send + 'static> Blocks<W, T> {
             sent: 0,
             written: 0,
             in_flight_max: threads as u64 + 1,
+            failed: false,
             workers,
             each: Box::new(each),
         }
@@ -97,8 +100,17 @@ impl<W: Write, T: Send + 'static> Blocks<W, T> {
         self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())
     }
 
-    /// Waits for one block and writes all that are due.
+    /// Waits for one block and writes all that are due. After an error there is only that.
     fn receive(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("an earlier part could not be written"));
+        }
+        let received = self.receive_one();
+        self.failed = received.is_err();
+        received
+    }
+
+    fn receive_one(&mut self) -> io::Result<()> {
         let (number, result) =
             self.done.recv().map_err(|_| io::Error::other("a compressing thread ended"))?;
         self.waiting.insert(number, result?);

@@ -326,6 +326,34 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_that_fails_is_an_error_each_time_and_no_reason_to_wait() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(buf.len()).ok_or(io::ErrorKind::StorageFull)?;
+                Ok(buf.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for codec in [Codec::Gzip, Codec::Lz4] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let compression = Compression::new(codec, None).unwrap();
+                let mut encoder = Encoder::with_threads(compression, Full(64), 2).unwrap();
+                let data = sample(9 << 20);
+                // Whoever does not look at the errors must not be caught here.
+                let errors = (0..9).filter(|_| encoder.write_all(&data).is_err()).count();
+                let _ = sender.send((errors, encoder.finish().is_err()));
+            });
+            let (errors, at_end) =
+                receiver.recv_timeout(std::time::Duration::from_secs(300)).expect("it hangs");
+            assert!(errors > 2 && at_end, "{codec}: {errors}");
+        }
+    }
+
+    #[test]
     fn names_and_levels_are_checked() {
         assert_eq!("zstd".parse::<Compression>().unwrap().to_string(), "zstd:3");
         assert_eq!("xz:0".parse::<Compression>().unwrap().to_string(), "xz:0");

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 /// A file that nobody sees until [`Pending::publish`]. Dropped before that, or killed at any
-/// moment, it leaves nothing behind; what was there before stays.
+/// moment, it leaves nothing behind; what was there before stays. Only on file systems without
+/// nameless files (`O_TMPFILE`) being killed leaves a temporary file beside it.
 #[derive(Debug)]
 pub struct Pending {
     file: File,

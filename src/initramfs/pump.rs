@@ -380,10 +380,12 @@ impl Pump<'_> {
                 order.stage = Some(stage);
                 return;
             };
+            // A sink that has failed is not asked again.
+            let stopped = order.stopped;
             drop(order);
             let written = match &mut stage.sink {
-                Sink::Ordered(sink) => sink.write_all(&buffer),
-                Sink::Placed(_) => Ok(()),
+                Sink::Ordered(sink) if !stopped => sink.write_all(&buffer),
+                _ => Ok(()),
             };
             if self.hashed {
                 stage.hasher.update(&buffer);

@@ -482,8 +482,10 @@ impl<W: Write> Write for Counted<'_, W> {
 fn directory(image: &Image, output: &Path, skip_nodes: bool) -> Result<(), Failure> {
     let fail = |err: io::Error| {
         let hint = match err.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => where_to(&err),
-            _ => "give a directory that does not exist yet, or an empty one",
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                "give a directory that does not exist yet, or an empty one"
+            }
+            _ => where_to(&err),
         };
         Failure::missing(format!("cannot write `{}`: {err}", output.display()), hint)
     };
