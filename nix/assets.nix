@@ -35,6 +35,9 @@ runCommand "vmtest-assets-${archName}"
       release=$(cat $1/release)
       printf '{%s, "config": "%s/config"' "$(asset $1/vmlinuz $release)" $1
       if [ -e $1/direct ]; then printf ', "direct": {%s}' "$(asset $1/direct $release)"; fi
+      if [ -e $1/gcov.json ]; then
+        printf ', "gcov": {"notes": "%s/notes", %s' $1 "$(sed 's/^{//' $1/gcov.json)"
+      fi
       if [ -e $1/lib/modules ]; then printf ', "modules": "%s"' $1/lib/modules/$release; fi
       printf '}'
     }

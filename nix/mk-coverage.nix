@@ -5,6 +5,7 @@
   runCommand,
   llvmPackages,
   unwrapped,
+  linuxTree,
 }:
 {
   name ? "coverage",
@@ -24,7 +25,16 @@ runCommand name
   }
   ''
     mkdir -p $out
-    vmtest coverage report ${lib.concatMapStringsSep " " (test: "${test}/coverage") tests} \
+    roots=()
+    ${lib.optionalString (lib.any (test: test.countsKernel or false) tests) ''
+      # where our kernels' source was when they were built
+      for source in $(cat ${
+        lib.concatMapStringsSep " " (test: "${test}/coverage/*/coverage.json") tests
+      } | sed -n 's/^ *"source": "\(.*\)".*/\1/p' | sort -u); do
+        roots+=(--source-root "$source=${linuxTree}")
+      done
+    ''}
+    vmtest coverage report "''${roots[@]}" ${lib.concatMapStringsSep " " (test: "${test}/coverage") tests} \
       ${lib.concatMapStringsSep " " (root: "--source-root ${lib.escapeShellArg "${root}"}") sources} \
       ${lib.escapeShellArgs (map toString extraArgs)} \
       --lcov $out/coverage.info --json $out/coverage.json --html $out/html | tee $out/summary.txt

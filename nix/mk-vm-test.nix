@@ -149,7 +149,11 @@ runCommand "vm-test-${name}"
   {
     nativeBuildInputs = [ unwrapped ];
     requiredSystemFeatures = [ "nixos-test" ] ++ lib.optional kvm "kvm";
-    passthru = { inherit arch arguments; };
+    passthru = {
+      inherit arch arguments;
+      # whether what was counted is of our kernel
+      countsKernel = coverage && kernel == "@gcov";
+    };
     VMTEST_ASSETS = "${(if kernel == "@gcov" then coverageAssets else assets).${arch}}/assets.json";
     meta = {
       timeout = 60 * 60;

@@ -59,7 +59,10 @@ let
     coverageAssets = column "coverageAssets";
   };
   mkVmMatrix = callPackage ./mk-vm-matrix.nix { inherit mkVmTest arches; };
-  mkCoverage = callPackage ./mk-coverage.nix { inherit unwrapped; };
+  mkCoverage = callPackage ./mk-coverage.nix {
+    inherit unwrapped;
+    linuxTree = callPackage ./linux-tree.nix { inherit linuxSource; };
+  };
 in
 {
   inherit
