@@ -34,7 +34,9 @@ runCommand name
         roots+=(--source-root "$source=${linuxTree}")
       done
     ''}
-    vmtest coverage report "''${roots[@]}" ${lib.concatMapStringsSep " " (test: "${test}/coverage") tests} \
+    vmtest coverage report "''${roots[@]}" ${
+      lib.concatMapStringsSep " " (test: "${test}/coverage") tests
+    } \
       ${lib.concatMapStringsSep " " (root: "--source-root ${lib.escapeShellArg "${root}"}") sources} \
       ${lib.escapeShellArgs (map toString extraArgs)} \
       --lcov $out/coverage.info --json $out/coverage.json --html $out/html | tee $out/summary.txt
