@@ -25,6 +25,22 @@
         project = projectOf pkgs;
         headless = headlessOf pkgs;
       };
+      # The templates' own checks, with this flake as their input.
+      templateChecks =
+        system:
+        lib.listToAttrs (
+          lib.concatMap (
+            name:
+            let
+              flake = import (./templates + "/${name}/flake.nix");
+              outputs = flake.outputs {
+                vmtest = self;
+                inherit nixpkgs;
+              };
+            in
+            lib.mapAttrsToList (check: lib.nameValuePair "template-${name}-${check}") outputs.checks.${system}
+          ) (lib.attrNames self.templates)
+        );
       template = name: description: {
         path = ./templates + "/${name}";
         inherit description;
@@ -54,6 +70,7 @@
           "override"
           "overrideDerivation"
         ]
+        // templateChecks pkgs.stdenv.hostPlatform.system
       );
 
       lib = {
