@@ -13,6 +13,7 @@ pub mod accel;
 pub mod arch;
 pub mod assets;
 pub mod blocking;
+pub mod causes;
 pub mod cmdline;
 pub mod configure;
 pub mod coverage;

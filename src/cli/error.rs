@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+pub(crate) use vmtest::causes::chain;
 use vmtest::coverage::run_dir::RunDirError;
 use vmtest::session;
 
@@ -66,20 +67,4 @@ impl From<session::Error> for Failure {
         };
         Failure { code, text, hint: error.hint() }
     }
-}
-
-/// An error with its causes: `cannot read x: permission denied`.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // An error whose text ends with its cause's (`#[error(transparent)]`) says it once.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

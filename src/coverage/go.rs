@@ -17,9 +17,10 @@ use tempfile::NamedTempFile;
 use super::collect::Collector;
 use super::elf::Sections;
 use super::model::{FileCoverage, Line, TestId};
-use super::problem::{Problem, chain};
+use super::problem::Problem;
 use super::record::Object;
 use super::sources::{Base, Resolver};
+use crate::causes::chain;
 
 /// A block with more lines is no block.
 const MAX_LINES: u32 = 1 << 20;

@@ -9,10 +9,11 @@ use walkdir::WalkDir;
 
 use super::collect::Collector;
 use super::model::{TestId, UNKNOWN_ARCH};
-use super::problem::{Problem, chain};
+use super::problem::Problem;
 use super::record::{FILE, GCC_DIR, GO_DIR, KERNEL_TAR, LLVM_DIR, Record};
 use super::sources::{Base, Resolver};
 use super::{Error, gcov, go, json, lcov, llvm};
+use crate::causes::chain;
 
 /// What there is to read.
 #[derive(Debug, PartialEq, Eq)]

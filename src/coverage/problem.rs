@@ -37,14 +37,3 @@ impl fmt::Display for Problem {
         write!(f, "{}: {}", self.object, self.why)
     }
 }
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}

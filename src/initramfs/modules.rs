@@ -600,7 +600,7 @@ impl fmt::Display for ModuleProblems {
             if i > 0 {
                 writeln!(f)?;
             }
-            f.write_str(&super::problem::chained(problem))?;
+            f.write_str(&crate::causes::chain(problem))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::archive::ArchiveError;
 use super::entry::{PathProblem, Request, Shown};
 use super::{closure, modules};
+use crate::causes::chain;
 use crate::formats::cpio;
 
 /// One reason why an image cannot be made.
@@ -100,7 +101,7 @@ pub enum Problem {
         what: &'static str,
     },
     /// A base archive cannot be used.
-    #[error("{by}: {}", chained(problem))]
+    #[error("{by}: {}", chain(problem))]
     Base {
         /// Who asked for it.
         by: Request,
@@ -108,7 +109,7 @@ pub enum Problem {
         problem: ArchiveError,
     },
     /// A program lacks something, or is none.
-    #[error("{by}: {}", chained(problem))]
+    #[error("{by}: {}", chain(problem))]
     Closure {
         /// Who asked for the program.
         by: Request,
@@ -124,7 +125,7 @@ pub enum Problem {
         problems: modules::ModuleProblems,
     },
     /// A kernel module, or the directory of modules, cannot be used.
-    #[error("{by}: {}", chained(problem))]
+    #[error("{by}: {}", chain(problem))]
     Module {
         /// Who asked for it.
         by: Request,
@@ -182,21 +183,6 @@ impl Problem {
     }
 }
 
-/// An error with its causes, each once: `cannot read x: permission denied`.
-pub(super) fn chained(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 /// Everything that is wrong with an image: at least one problem.
 #[derive(Debug)]
 pub struct Problems(Vec<Problem>);
@@ -236,7 +222,7 @@ impl fmt::Display for Problems {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            f.write_str(&chained(problem))?;
+            f.write_str(&chain(problem))?;
         }
         Ok(())
     }

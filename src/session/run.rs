@@ -150,7 +150,7 @@ impl Prepared {
         let coverage = coverage.and_then(|collecting| match collecting.finish(&outcome) {
             Ok(collected) => Some(collected),
             Err(error) => {
-                outcome.notices.push(crate::vm::chain(&error));
+                outcome.notices.push(crate::causes::chain(&error));
                 None
             }
         });

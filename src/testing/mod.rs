@@ -53,7 +53,7 @@ pub fn start_for_test(name: &str, arch: Arch, configurator: impl Configure) -> T
 
 /// An error with its causes, and how to mend it.
 fn explained(error: &session::Error) -> String {
-    let mut text = crate::vm::chain(error);
+    let mut text = crate::causes::chain(error);
     if let Some(hint) = error.hint() {
         text.push_str(&format!("\nhint: {hint}"));
     }

@@ -57,7 +57,6 @@ pub use rustix::process::Signal;
 pub use streams::Streams;
 pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};
 pub use verdict::{Limit, Verdict};
-pub(crate) use wait::chain;
 pub use wait::{MachineError, WaitError};
 
 use crate::plan::{Channel, ChannelKind, FIRST_FD, MONITOR, Plan, Spelling};

@@ -154,7 +154,7 @@ pub async fn run(
 
 /// A failed task fails a run that would have passed; otherwise it is a remark.
 fn judge_tasks(failures: Vec<TaskFailure>, verdict: Verdict, outcome: &mut Outcome) -> Verdict {
-    let texts: Vec<String> = failures.iter().map(|failure| super::wait::chain(failure)).collect();
+    let texts: Vec<String> = failures.iter().map(|failure| crate::causes::chain(failure)).collect();
     let failed = verdict.passed() || matches!(verdict, Verdict::TaskFailed { .. });
     match texts.split_first() {
         Some((first, more)) if failed => {

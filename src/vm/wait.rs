@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::process::Process;
 use super::tasks::{CancelToken, TaskFailure};
 use super::{End, Limit, Verdict, Vm};
+use crate::causes::chain;
 
 /// Why QEMU was killed, if we did it: the first reason counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,21 +133,6 @@ impl fmt::Display for WaitError {
 
 // The causes are several, and in the text.
 impl Error for WaitError {}
-
-/// An error with its causes, for a list.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // An error whose text ends with its cause's (`#[error(transparent)]`) says it once.
-        if !text.ends_with(&cause_text) {
-            text.push_str(&format!(": {cause_text}"));
-        }
-        source = cause.source();
-    }
-    text
-}
 
 impl Vm {
     /// Waits until QEMU has ended, the console is drained and all tasks are done.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first, by module.
 const LAYERS: [&[&str]; 8] = [
-    &["arch", "duration", "size", "quote"],
+    &["arch", "causes", "duration", "size", "quote"],
     &["cmdline", "accel"],
     &["formats"],
     &["options", "plan", "qemu"],

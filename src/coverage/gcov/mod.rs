@@ -21,8 +21,9 @@ use crate::formats::gcov::{self, End, FileKind, Head, Writer};
 
 use super::collect::{Collector, in_parallel};
 use super::model::{FileCoverage, TestId};
-use super::problem::{Problem, chain};
+use super::problem::Problem;
 use super::sources::Resolver;
+use crate::causes::chain;
 
 pub(crate) use kernel::kernel;
 pub(crate) use programs::programs;

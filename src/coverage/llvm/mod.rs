@@ -17,10 +17,11 @@ use std::process::Command;
 use super::collect::{Collector, in_parallel};
 use super::lcov;
 use super::model::TestId;
-use super::problem::{Problem, chain};
+use super::problem::Problem;
 use super::record::Object;
 use super::sources::{Base, Resolver};
 use super::tools::{Llvm, ToolError, hint_llvm};
+use crate::causes::chain;
 use objects::{Fit, Instrumented};
 
 /// What raw profiles begin with, as the machine stores it; the `R` is for 32-bit programs.
