@@ -225,10 +225,10 @@ impl Error {
 
 fn there_is(known: &[KernelName]) -> String {
     let names: Vec<String> = known.iter().map(|name| format!("`@{}`", name.as_str())).collect();
-    if names.is_empty() {
-        "there is none at all".into()
-    } else {
-        format!("there is {}", names.join(" and "))
+    match names.split_last() {
+        None => "there is none at all".into(),
+        Some((name, [])) => format!("there is {name}"),
+        Some((last, others)) => format!("there are {} and {last}", others.join(", ")),
     }
 }
 
@@ -481,7 +481,7 @@ mod tests {
         let error = version(&guest, "gcov").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no kernel `@gcov` for riscv64: there is `@default` and `@distribution`"
+            "there is no kernel `@gcov` for riscv64: there are `@default` and `@distribution`"
         );
         assert!(error.hint().contains("make kernels GCOV=1 ARCH=riscv64"), "{}", error.hint());
         let error = version(&guest, "gocv").unwrap_err();

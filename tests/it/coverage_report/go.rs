@@ -1,0 +1,67 @@
+//! Go: text profiles, and counters that Go's own tool converts.
+
+use super::*;
+
+#[test]
+fn go_profiles_have_their_sources() {
+    let place = Place::new();
+    place.write("build/go.mod", "module example.com/m\n\ngo 1.22\n");
+    place.write("build/lib/lib.go", "package lib\n");
+    let profile = "mode: set\nexample.com/m/lib/lib.go:4.21,5.11 1 1\n\
+                   example.com/m/lib/lib.go:7.2,7.10 1 0\n";
+    place.write("suite/run/go/a.coverprofile", profile);
+    place.write("suite/run/go/b.coverprofile", "rubbish\n");
+    place.record(
+        "run",
+        "run",
+        "amd64",
+        &json!({"objects": [{"host": place.at("build/lib.test")}]}),
+    );
+    let (done, lcov) = place.lcov(&[]);
+    done.code(0).says("b.coverprofile: line 1");
+    assert!(lcov.contains(&format!("SF:{}\n", place.at("build/lib/lib.go").display())), "{lcov}");
+    assert_eq!(fields(&lcov, "lib.go", "DA:"), ["DA:4,1", "DA:5,1", "DA:7,0"]);
+    // Counters need Go's own tool.
+    place.write("suite/run/go/covmeta.0123", "x");
+    place.write("suite/run/go/covcounters.0123.1.2", "x");
+    let empty = place.at("empty");
+    fs::create_dir(&empty).unwrap();
+    let done = vmtest(["coverage", "report"]).arg(place.at("suite")).env("PATH", &empty).run();
+    done.code(0).says("there is no `go` to convert it").says("install Go 1.20 or newer");
+}
+
+#[test]
+fn one_bad_counter_file_of_go_does_not_spoil_the_others() {
+    let place = Place::new();
+    place.write("build/go.mod", "module example.com/m\n\ngo 1.20\n");
+    place.write("build/main.go", "package main\n\nfunc main() {\n\tprintln()\n}\n");
+    let go = concat!(env!("CARGO_MANIFEST_DIR"), "/setup/go");
+    let build = |args: &[&str]| {
+        tool(go).args(args).env("CGO_ENABLED", "0").current_dir(place.at("build")).well()
+    };
+    build(&["build", "-cover", "-covermode=atomic", "-o", "prog", "."]);
+    let counters = place.at("suite/run/go");
+    fs::create_dir_all(&counters).unwrap();
+    for _ in 0..3 {
+        Command::new(place.at("build/prog")).env("GOCOVERDIR", &counters).well();
+    }
+    place.record("run", "run", "amd64", &json!({"objects": [{"host": place.at("build/prog")}]}));
+    let files = |prefix: &str| -> Vec<PathBuf> {
+        let mut found = walk(&counters);
+        found.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix));
+        found
+    };
+    let first = files("covcounters.")[0].clone();
+    let bytes = fs::read(&first).unwrap();
+    fs::write(&first, &bytes[..50]).unwrap();
+    let orphan = place.write("suite/run/go/covcounters.0123.1.2", bytes);
+    let (done, lcov) = place.lcov(&["--go", go]);
+    done.code(0).says(&format!("{}: ", first.display()));
+    done.says(&format!("{}: covmeta.0123, which describes", orphan.display()));
+    assert_eq!(fields(&lcov, "main.go", "DA:4"), ["DA:4,2"], "{lcov}");
+    place.lcov(&["--go", go, "--strict"]).0.code(65);
+    // Counters alone are a run, and what is missing is said.
+    fs::remove_file(&files("covmeta.")[0]).unwrap();
+    fs::remove_file(place.at("suite/run/coverage.json")).unwrap();
+    place.lcov(&["--go", go]).0.code(69).says("which describes its program, is not beside it");
+}
