@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use vmtest::coverage::table::{Rows, Totals};
@@ -14,7 +14,7 @@ use vmtest::coverage::{
 };
 use vmtest::initramfs::Pending;
 
-use super::error::{Failure, INTERRUPTED, USAGE};
+use super::error::{Failure, USAGE};
 use super::{interrupt, ui};
 
 /// `--fail-under` is not reached.
@@ -139,31 +139,14 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Runs the command, in a way that a signal ends it cleanly.
 pub(crate) fn run(args: Args) -> Result<u8, Failure> {
     let cancel = Cancel::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::unavailable(&error, None))?;
-    let work = {
+    let ask = {
         let cancel = cancel.clone();
-        runtime.spawn_blocking(move || match args.command {
-            Command::Merge(args) => merge(&args, cancel),
-            Command::Report(args) => report(&args, cancel),
-        })
+        move || cancel.cancel()
     };
-    runtime.block_on(async {
-        let mut work = work;
-        let done = tokio::select! {
-            done = &mut work => done,
-            signal = interrupt::interrupted(None) => {
-                cancel.cancel();
-                // It ends its tools and removes its temporary files.
-                let _ = tokio::time::timeout(Duration::from_secs(10), &mut work).await;
-                return Err(Failure {
-                    code: INTERRUPTED,
-                    text: format!("interrupted by {signal}"),
-                    hint: None,
-                });
-            }
-        };
-        done.unwrap_or_else(|error| Err(Failure::unavailable(&error, None)))
+    // What was asked to end ends its tools and removes its temporary files.
+    interrupt::guarded(ask, || match args.command {
+        Command::Merge(args) => merge(&args, cancel),
+        Command::Report(args) => report(&args, cancel),
     })
 }
 

@@ -3,17 +3,18 @@
 mod build;
 mod look;
 mod options;
-mod signals;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Subcommand;
 use vmtest::initramfs::Problems;
 use vmtest::options::Environment;
 
 use super::error::{Failure, UNAVAILABLE};
-use super::ui;
+use super::{interrupt, ui};
 
 /// Make initramfs images and look into them.
 #[derive(Clone, Debug, clap::Args)]
@@ -140,4 +141,14 @@ fn problems(problems: &Problems) -> Failure {
     let hints = problems.hints();
     let hint = (!hints.is_empty()).then(|| hints.join("\nhint: "));
     Failure { code: UNAVAILABLE, text: last, hint }
+}
+
+/// Does `work`, whose argument is set when a signal wants it to clean up and fail.
+fn guarded<T>(work: impl FnOnce(&AtomicBool) -> Result<T, Failure>) -> Result<T, Failure> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let ask = {
+        let cancel = cancel.clone();
+        move || cancel.store(true, Ordering::SeqCst)
+    };
+    interrupt::guarded(ask, || work(&cancel))
 }

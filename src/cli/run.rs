@@ -23,10 +23,11 @@ use vmtest_guest::proto::{Exec, WindowSize};
 use super::artifacts::Artifacts;
 use super::error::Failure;
 use super::image;
+use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, interrupt, words};
+use super::{events, words};
 
 /// A machine that can be started, and where its events go.
 pub(crate) struct Prepared {
@@ -39,6 +40,7 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failur
     if let Some(command) = &mut command {
         command.stdin(args.stdin);
     }
+    let interrupts = Interrupts::listen()?;
     let prepared = prepare(&args.machine, environment, command, args.timeout)?;
     if args.machine.dry_run {
         return dry_run(&prepared.machine.plan);
@@ -48,7 +50,7 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failur
         stdout: Box::new(stdout()),
         stderr: Box::new(stderr()),
     };
-    execute(prepared, &args.machine, streams, args.message_format, None)
+    execute(prepared, &args.machine, streams, args.message_format, None, interrupts)
 }
 
 pub(crate) fn dry_run(plan: &Plan) -> Result<u8, Failure> {
@@ -273,8 +275,12 @@ pub(crate) fn execute(
     streams: Streams,
     format: MessageFormat,
     terminal: Option<(WindowSize, Option<mpsc::UnboundedReceiver<()>>)>,
+    mut interrupts: Interrupts,
 ) -> Result<u8, Failure> {
     let Prepared { machine: mut prepared, events: event_paths } = prepared;
+    if let Some(collecting) = &prepared.coverage {
+        interrupts.remove_unfinished(collecting.dir().to_owned());
+    }
     let mut artifacts = Artifacts::create(args.artifacts.as_deref())?;
     let event_files = create_event_files(&event_paths)?;
     prepared.build_image()?;
@@ -353,6 +359,7 @@ pub(crate) fn execute(
     }
     prepared.resources.console_sinks.extend(sinks);
 
+    interrupts.guest_starts();
     let outcome = runtime.block_on(async {
         let mut vm = prepared.start()?;
         if let Some(collecting) = &mut coverage {
@@ -362,7 +369,7 @@ pub(crate) fn execute(
         let console = vm.console().clone();
         let version = vm.qemu_version_watch();
         let restore = Raw::new(interactive);
-        let interrupt = interrupt::interrupted(quit.flatten());
+        let interrupt = interrupts.interrupted(quit.flatten());
         let outcome = vmtest::vm::run(vm, job, streams, interrupt, |progress| {
             watch(&progress, args.verbose, format);
             if let (true, Progress::Running(requests)) = (interactive, &progress) {
@@ -394,6 +401,7 @@ pub(crate) fn execute(
     };
     context.coverage = collected.as_ref().map(|c| (c.dir.clone(), c.record.clone()));
     let context = artifacts.finish(context, &outcome)?;
+    interrupts.guest_is_over();
     if format != MessageFormat::Json {
         for line in collected.iter().flat_map(|found| found.lines(no_kernel.as_deref())) {
             ui::note(&line);

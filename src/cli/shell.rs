@@ -9,6 +9,7 @@ use vmtest::session::Command;
 use vmtest::vm::Streams;
 
 use super::error::Failure;
+use super::interrupt::Interrupts;
 use super::options::ShellArgs;
 use super::run::{dry_run, execute, prepare};
 use super::terminal::{self, Keys};
@@ -21,6 +22,7 @@ pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Fail
     if let Some(command) = &mut command {
         command.stdin(true);
     }
+    let interrupts = Interrupts::listen()?;
     let prepared = prepare(&args.machine, environment, command, None)?;
     if args.machine.dry_run {
         return dry_run(&prepared.machine.plan);
@@ -36,5 +38,6 @@ pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Fail
     let streams =
         Streams { stdin: Some(keys), stdout: Box::new(stdout()), stderr: Box::new(sink()) };
     let ended = interactive.then_some(ended);
-    execute(prepared, &args.machine, streams, MessageFormat::Text, Some((terminal::size(), ended)))
+    let terminal = Some((terminal::size(), ended));
+    execute(prepared, &args.machine, streams, MessageFormat::Text, terminal, interrupts)
 }

@@ -246,6 +246,31 @@ fn signals_end_the_run_and_qemu() {
 }
 
 #[test]
+fn signals_end_a_run_that_has_no_guest_yet() {
+    assets(Arch::Amd64);
+    let dir = tempfile::tempdir().unwrap();
+    // Takes no room here, but long to pack.
+    let large = dir.path().join("large");
+    std::fs::File::create(&large).unwrap().set_len(4_000_000_000).unwrap();
+    for (signal, shown) in [
+        (Signal::INT, "interrupted by SIGINT"),
+        (Signal::TERM, "interrupted by SIGTERM"),
+        (Signal::HUP, "interrupted by SIGHUP"),
+    ] {
+        let running = vmtest(["--memory=16G", "--coverage"])
+            .arg(dir.path().join("coverage"))
+            .arg(format!("--file={}:large", large.display()))
+            .args(["--", "true"])
+            .start();
+        running.wait_for_temporary_file();
+        kill_process(running.pid(), signal).unwrap();
+        running.wait().code(130).says(shown);
+        let left = std::fs::read_dir(dir.path().join("coverage")).unwrap().count();
+        assert_eq!(left, 0, "directories of runs that have collected nothing");
+    }
+}
+
+#[test]
 fn a_module_that_the_kernel_lacks_is_found_before_the_boot() {
     let guest = assets(Arch::Amd64);
     let dir = tempfile::tempdir().unwrap();

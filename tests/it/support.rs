@@ -160,6 +160,26 @@ impl Running {
         }
     }
 
+    /// Waits until it writes to a file without a name.
+    pub(crate) fn wait_for_temporary_file(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        let fds = format!("/proc/{}/fd", self.child.id());
+        let begun = || {
+            std::fs::read_dir(&fds).is_ok_and(|fds| {
+                fds.flatten().any(|fd| {
+                    std::fs::read_link(fd.path()).is_ok_and(|file| {
+                        file.starts_with(self.tmp.path())
+                            && std::fs::metadata(fd.path()).is_ok_and(|file| file.len() > 0)
+                    })
+                })
+            })
+        };
+        while !begun() {
+            assert!(Instant::now() < deadline, "no temporary file was written");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for its end; it must have left nothing behind.
     pub(crate) fn wait(mut self) -> Done {
         let read = |stream: Option<Box<dyn Read + Send>>| {

@@ -20,10 +20,10 @@ use vmtest::initramfs::{
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
 
+use super::guarded;
 use super::options::{Content, ContentArgs};
-use super::signals;
 use crate::cli::error::Failure;
-use crate::cli::ui;
+use crate::cli::{interrupt, ui};
 
 /// Options of `build`.
 #[derive(Clone, Debug, Args)]
@@ -92,6 +92,10 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         return Err(Failure::wrong("there is no output", "give `-o FILE`"));
     };
     consistent(&args, output)?;
+    if args.format == Format::Cpio {
+        // There is nothing to clean up: until an archive is complete it has no name.
+        interrupt::listen(|signal| interrupt::exit(signal))?;
+    }
     let started = SystemTime::now();
     let Content { arch, early, mut main, compress } = args.content.content(environment)?;
     main.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
@@ -504,7 +508,7 @@ fn directory(image: &Image, output: &Path, skip_nodes: bool) -> Result<(), Failu
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let made = signals::guarded(|cancel| {
+    let made = guarded(|cancel| {
         let temporary =
             tempfile::Builder::new().prefix(".vmtest-").tempdir_in(parent).map_err(fail)?;
         let owner = rustix::process::geteuid().is_root();

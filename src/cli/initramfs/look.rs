@@ -19,7 +19,7 @@ use vmtest::options::Environment;
 use vmtest_guest::proto::Bytes;
 
 use super::options::ContentArgs;
-use super::{ExtractArgs, LsArgs, WhyArgs, signals};
+use super::{ExtractArgs, LsArgs, WhyArgs, guarded};
 use crate::cli::error::{Failure, UNAVAILABLE};
 use crate::cli::ui;
 
@@ -295,7 +295,7 @@ pub(super) fn cat(image: &Path, path: &OsStr) -> Result<u8, Failure> {
 
 pub(super) fn extract(args: &ExtractArgs) -> Result<u8, Failure> {
     let source = open(&args.image)?;
-    let done = signals::guarded(|cancel| {
+    let done = guarded(|cancel| {
         let options = ExtractOptions {
             owner: args.same_owner,
             skip_nodes: args.skip_nodes,
