@@ -56,13 +56,9 @@ fn main() {
         row("tree b", build(&trees, "b", &["--no-cache"]), side, 0.5, runs);
     }
     row("tree c (1 GiB)", build(&trees, "c", &["--no-cache"]), cat(&trees), 1.3, runs);
-    let unhashed = build(&trees, "c", &["--no-cache", "--no-hash"]);
-    row("tree c, --no-hash", unhashed, cat(&trees), 1.3, runs);
     if installed("zstd") {
         let ours = build(&trees, "b", &["--no-cache", "--compress", "zstd:3"]);
         row("tree b, zstd -3", ours, zstd(&trees), 1.0, runs);
-        let unhashed = build(&trees, "b", &["--no-cache", "--no-hash", "--compress", "zstd:3"]);
-        row("tree b, zstd -3, --no-hash", unhashed, zstd(&trees), 1.0, runs);
     } else {
         absent("tree b, zstd -3", "zstd", "zstd");
     }

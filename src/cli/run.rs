@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::mpsc;
 use vmtest::configure::{Config, Coverage, Kernel};
+use vmtest::initramfs::Hash;
 use vmtest::options::{Environment, KernelLog, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
 use vmtest::qemu::{EventPort, Firmware, Ownership, P9Root, P9Share, ReadOnlyDir};
@@ -349,6 +350,13 @@ pub(crate) fn execute(
         && let (None, Some(path)) = (&context.kernel.sha256, &context.kernel.path)
     {
         context.kernel.sha256 = assets::sha256(path).ok();
+    }
+    if artifacts.wanted()
+        && let Some(image) = &mut context.initramfs
+        && let (None, Some(path)) = (&image.blake3, &image.path)
+    {
+        let hash = File::open(path).and_then(Hash::of);
+        image.blake3 = hash.ok().map(|hash| hash.to_string());
     }
     let (tty, quit) = terminal.unzip();
     let interactive = tty.is_some();

@@ -33,7 +33,7 @@ use crate::arch::Arch;
 /// builder.dir("/tmp", 0o1777);
 /// let image = builder.finish()?;
 /// let summary = image.write_to(&mut std::io::stdout())?;
-/// eprintln!("{} entries, {} bytes, {}", summary.entries, summary.bytes, summary.sha256);
+/// eprintln!("{} entries, {} bytes, {}", summary.entries, summary.bytes, summary.blake3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

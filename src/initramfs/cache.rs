@@ -13,14 +13,13 @@
 //! is dropped from the cache. A second output never shares it.
 
 use std::fs::{self, File, FileTimes};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::compress::Compression;
 use super::entry::{Body, Kind};
@@ -30,7 +29,7 @@ use super::publish::{Pending, replace};
 /// Bytes of images that are kept.
 pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
 /// Form of the keys and records: part of the key.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// A directory of finished images.
 #[derive(Clone, Debug)]
@@ -43,7 +42,7 @@ pub struct Cache {
 struct Record {
     entries: usize,
     bytes: u64,
-    sha256: [u8; 32],
+    blake3: [u8; 32],
     stored_bytes: u64,
     mtime_ns: i64,
 }
@@ -136,7 +135,7 @@ impl Cache {
             summary: Summary {
                 entries: record.entries,
                 bytes: record.bytes,
-                sha256: Hash(record.sha256),
+                blake3: Hash(record.blake3),
             },
             stored_bytes: record.stored_bytes,
         })
@@ -168,7 +167,7 @@ impl Cache {
         let record = Record {
             entries: summary.entries,
             bytes: summary.bytes,
-            sha256: summary.sha256.0,
+            blake3: summary.blake3.0,
             stored_bytes: kept.len(),
             mtime_ns: mtime_ns(&kept),
         };
@@ -219,7 +218,7 @@ fn mtime_ns(metadata: &fs::Metadata) -> i64 {
 
 /// The key of an image made of these parts, one after the other, the last one compressed.
 pub fn key(parts: &[&Image], compression: Compression) -> Hash {
-    let mut hasher = Fields(Sha256::new());
+    let mut hasher = Fields(BufWriter::with_capacity(64 << 10, blake3::Hasher::new()));
     hasher.bytes(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.number(u64::from(SCHEMA));
     hasher.bytes(compression.to_string().as_bytes());
@@ -243,26 +242,33 @@ pub fn key(parts: &[&Image], compression: Compression) -> Hash {
             }
         }
     }
-    Hash(hasher.0.finalize().into())
+    let hasher = hasher.0.into_inner().unwrap_or_else(|_| unreachable!("a hasher takes all"));
+    Hash(hasher.finalize().into())
 }
 
-/// Hashes fields so that no two different rows of them give the same bytes.
-struct Fields(Sha256);
+/// Hashes fields so that no two different rows of them give the same bytes. They are short, and BLAKE3
+/// is only fast when it gets much at a time.
+struct Fields(BufWriter<blake3::Hasher>);
 
 impl Fields {
+    fn add(&mut self, bytes: &[u8]) {
+        // A hasher takes all.
+        let _ = self.0.write_all(bytes);
+    }
+
     fn number(&mut self, number: u64) {
-        self.0.update(number.to_le_bytes());
+        self.add(&number.to_le_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
-        self.0.update(bytes);
+        self.add(bytes);
     }
 
     fn stamp(&mut self, stamp: &super::entry::Stamp) {
         self.number(stamp.dev);
         self.number(stamp.ino);
-        self.0.update(stamp.mtime_ns.to_le_bytes());
+        self.add(&stamp.mtime_ns.to_le_bytes());
     }
 
     fn body(&mut self, body: &Body) {
@@ -271,7 +277,7 @@ impl Fields {
         match body {
             Body::Bytes(bytes) => {
                 self.number(1);
-                self.0.update(bytes);
+                self.add(bytes);
             }
             Body::Host(file) => {
                 self.number(2);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use super::entry::{Body, Entry, Kind};
@@ -13,6 +13,7 @@ use crate::formats::cpio::{self, Fields, align4, member_len};
 
 /// Where the data of large files begins.
 const PAGE_BYTES: u64 = 4096;
+
 /// An image, complete and consistent, not yet written.
 #[derive(Debug)]
 pub struct Image {
@@ -50,13 +51,25 @@ pub struct Summary {
     pub entries: usize,
     /// Bytes of the archive, uncompressed.
     pub bytes: u64,
-    /// SHA-256 of these bytes: two images of the same hash are the same.
-    pub sha256: Hash,
+    /// BLAKE3 of these bytes, as `b3sum` prints it: two images of the same hash are the same.
+    pub blake3: Hash,
 }
 
-/// A SHA-256 sum, shown in hexadecimal.
+/// A hash of 256 bits, shown in hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// BLAKE3 of all that `from` gives.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn of(from: impl Read) -> io::Result<Hash> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(from)?;
+        Ok(Hash(hasher.finalize().into()))
+    }
+}
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,7 +190,7 @@ impl Image {
     /// Files that changed or vanished since the image was laid out, all of them, and errors of the
     /// sink. What was written is then worthless.
     pub fn write_to(&self, sink: &mut (impl Write + Send)) -> Result<Summary, Problems> {
-        let hash = pump(self, Sink::Ordered(sink), true)?;
+        let hash = pump(self, Sink::Ordered(sink))?;
         Ok(self.summary(hash))
     }
 
@@ -186,29 +199,12 @@ impl Image {
     /// # Errors
     /// As [`Image::write_to`].
     pub fn write_to_file(&self, file: &File) -> Result<Summary, Problems> {
-        let hash = pump(self, Sink::Placed(file), true)?;
+        let hash = pump(self, Sink::Placed(file))?;
         Ok(self.summary(hash))
     }
 
-    /// [`Image::write_to_file`] without the hash, which takes longer than all the rest for large
-    /// files: without it their data is copied within the kernel.
-    ///
-    /// # Errors
-    /// As [`Image::write_to`].
-    pub fn write_to_file_unhashed(&self, file: &File) -> Result<(), Problems> {
-        pump(self, Sink::Placed(file), false).map(drop)
-    }
-
-    /// [`Image::write_to`] without the hash.
-    ///
-    /// # Errors
-    /// As [`Image::write_to`].
-    pub fn write_to_unhashed(&self, sink: &mut (impl Write + Send)) -> Result<(), Problems> {
-        pump(self, Sink::Ordered(sink), false).map(drop)
-    }
-
-    fn summary(&self, sha256: Hash) -> Summary {
-        Summary { entries: self.entries.len(), bytes: self.bytes, sha256 }
+    fn summary(&self, blake3: Hash) -> Summary {
+        Summary { entries: self.entries.len(), bytes: self.bytes, blake3 }
     }
 
     /// Appends a member's header and name.

@@ -9,8 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::entry::{Body, HostFile, Kind, Stamp};
 use super::image::{Hash, Image};
 use super::problem::{Problem, Problems};
@@ -27,8 +25,8 @@ const THREADS_FROM_BYTES: u64 = 512 << 10;
 /// More threads than this only wait for each other: memory bandwidth and the hash are the limit.
 const THREADS_MAX: usize = 4;
 
-/// Writes an image; without `hashed` the hash is zero.
-pub(super) fn pump<'a>(image: &'a Image, sink: Sink<'a>, hashed: bool) -> Result<Hash, Problems> {
+/// Writes an image and tells its BLAKE3 hash.
+pub(super) fn pump<'a>(image: &'a Image, sink: Sink<'a>) -> Result<Hash, Problems> {
     let threads = if image.bytes < THREADS_FROM_BYTES {
         1
     } else {
@@ -42,14 +40,13 @@ pub(super) fn pump<'a>(image: &'a Image, sink: Sink<'a>, hashed: bool) -> Result
         image,
         placed,
         writing: Mutex::new(()),
-        hashed,
         claim: Mutex::new(Claim { entry: 0, from: 0, batch: 0, file: None }),
         order: Mutex::new(Order {
             next: 0,
             waiting: BTreeMap::new(),
             // One being filled and one waiting for its turn, for each thread.
             spare: (0..2 * threads).map(|_| Vec::new()).collect(),
-            stage: Some(Stage { hasher: Sha256::new(), sink }),
+            stage: Some(Stage { hasher: blake3::Hasher::new(), sink }),
             stopped: false,
         }),
         freed: Condvar::new(),
@@ -66,11 +63,8 @@ pub(super) fn pump<'a>(image: &'a Image, sink: Sink<'a>, hashed: bool) -> Result
         return Err(problems);
     }
     let order = pump.order.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut hash = Hash([0; 32]);
-    if let Some(stage) = order.stage {
-        hash.0.copy_from_slice(&stage.hasher.finalize());
-    }
-    Ok(hash)
+    let stage = order.stage.expect("put back by the thread that was in it");
+    Ok(Hash(stage.hasher.finalize().into()))
 }
 
 /// Where the archive goes.
@@ -87,7 +81,6 @@ struct Pump<'a> {
     placed: Option<&'a File>,
     /// Held while writing to the file: two writers of one file only spin in the kernel.
     writing: Mutex<()>,
-    hashed: bool,
     claim: Mutex<Claim>,
     order: Mutex<Order<'a>>,
     freed: Condvar,
@@ -115,7 +108,7 @@ struct Order<'a> {
 }
 
 struct Stage<'a> {
-    hasher: Sha256,
+    hasher: blake3::Hasher,
     sink: Sink<'a>,
 }
 
@@ -150,12 +143,6 @@ impl Pump<'_> {
                     return;
                 }
             };
-            if self.copied_within_kernel(&batch, &mut buffer) {
-                buffer.clear();
-                self.pass_on(batch.number, buffer);
-                continue;
-            }
-            buffer.clear();
             self.fill(&batch, &mut buffer);
             if let Some(file) = self.placed {
                 let turn = lock(&self.writing);
@@ -169,52 +156,6 @@ impl Pump<'_> {
         }
     }
 
-    /// Copies part of a large file without taking its bytes into this process: where nobody hashes
-    /// them and the sink is a file. `false` leaves the batch to the usual way.
-    fn copied_within_kernel(&self, batch: &Batch, buffer: &mut Vec<u8>) -> bool {
-        let (Some(sink), Some((from, length)), Some(file)) =
-            (self.placed, batch.part, batch.file.as_deref())
-        else {
-            return false;
-        };
-        let index = batch.first;
-        let (entry, place) = (&self.image.entries[index], &self.image.places[index]);
-        let Kind::File { body: Body::Host(host), .. } = &entry.kind else { return false };
-        if self.hashed {
-            return false;
-        }
-        let _turn = lock(&self.writing);
-        let mut offset = batch.offset;
-        if from == 0 {
-            if self.image.encode(index, buffer).is_err()
-                || sink.write_all_at(buffer, offset).is_err()
-            {
-                return false;
-            }
-            offset += buffer.len() as u64;
-        }
-        let (mut read, mut written, mut left) = (from, offset, length as usize);
-        while left > 0 {
-            let copied =
-                rustix::fs::copy_file_range(file, Some(&mut read), sink, Some(&mut written), left);
-            match copied {
-                Ok(count) if count > 0 => left -= count,
-                // The end, or file systems that cannot: the usual way says what is wrong.
-                _ => return false,
-            }
-        }
-        if from + length == place.body {
-            let padding = (align4(place.body) - place.body) as usize;
-            if sink.write_all_at(&[0; 3][..padding], written).is_err() {
-                return false;
-            }
-            if let Err(problem) = unchanged(host, file) {
-                lock(&self.problems).push(problem);
-            }
-        }
-        true
-    }
-
     fn spare(&self) -> Option<Vec<u8>> {
         let mut order = lock(&self.order);
         loop {
@@ -226,13 +167,6 @@ impl Pump<'_> {
             }
             order = self.freed.wait(order).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// How much of a large body is taken at once: what is copied within the kernel need not fit into
-    /// a cache.
-    fn part_bytes(&self, index: usize) -> u64 {
-        let host = matches!(self.image.entries[index].kind, Kind::File { body: Body::Host(_), .. });
-        if !self.hashed && self.placed.is_some() && host { 4 << 20 } else { BATCH_BYTES as u64 }
     }
 
     /// Stops everything: the sink is of no use any more.
@@ -272,7 +206,7 @@ impl Pump<'_> {
             let body = image.places[first].body;
             let header = image.places[first].header_bytes(&image.entries[first]);
             let place = image.places[first].offset + header + from;
-            let length = (body - from).min(self.part_bytes(first) - place % ALIGNED_BYTES);
+            let length = (body - from).min(BATCH_BYTES as u64 - place % ALIGNED_BYTES);
             if from == 0 {
                 claim.file = match &image.entries[first].kind {
                     Kind::File { body: Body::Host(host), .. } => match open(host) {
@@ -387,9 +321,7 @@ impl Pump<'_> {
                 Sink::Ordered(sink) if !stopped => sink.write_all(&buffer),
                 _ => Ok(()),
             };
-            if self.hashed {
-                stage.hasher.update(&buffer);
-            }
+            stage.hasher.update(&buffer);
             if let Err(source) = written {
                 self.fail(Problem::Write { source });
             }

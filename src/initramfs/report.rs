@@ -39,9 +39,8 @@ pub struct Archive {
     pub bytes: u64,
     /// Bytes of the file.
     pub stored_bytes: u64,
-    /// SHA-256 of the uncompressed archive, unless nobody wanted to know.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    /// BLAKE3 of the uncompressed archive, in hexadecimal digits, as `b3sum` prints it.
+    pub blake3: String,
     /// How it is compressed, with the level.
     pub compression: String,
     /// Whether it was taken from the cache.

@@ -30,11 +30,11 @@ pub struct Context {
     /// QEMU's version, in its own words.
     pub qemu_version: Option<String>,
     /// The kernel.
-    pub kernel: FileIdentity,
+    pub kernel: KernelIdentity,
     /// The kernel's command line.
     pub cmdline: Option<String>,
     /// The initramfs.
-    pub initramfs: Option<FileIdentity>,
+    pub initramfs: Option<ImageIdentity>,
     /// What the agent mounted: source and target.
     pub mounts: Vec<(String, String)>,
     /// The accelerator and why.
@@ -47,15 +47,24 @@ pub struct Context {
     pub coverage: Option<(PathBuf, Record)>,
 }
 
-/// A file and its content's hash.
+/// Which kernel was booted.
+#[derive(Clone, Debug, Default)]
+pub struct KernelIdentity {
+    /// Where it is; firmware boots one that has no path.
+    pub path: Option<PathBuf>,
+    /// SHA-256 of the file, in hexadecimal digits: as in the asset manifest.
+    pub sha256: Option<String>,
+}
+
+/// Which image was booted.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct FileIdentity {
+pub struct ImageIdentity {
     /// Where it is; an image made for the run has no path.
     pub path: Option<PathBuf>,
     /// Its size.
     pub bytes: Option<u64>,
-    /// SHA-256 of its content, in hexadecimal digits.
-    pub sha256: Option<String>,
+    /// BLAKE3 of the file, in hexadecimal digits, as `vmtest initramfs build` and `b3sum` print it.
+    pub blake3: Option<String>,
 }
 
 /// The report as JSON.

@@ -9,7 +9,7 @@ mod error;
 mod run;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::arch::Arch;
 use crate::assets::{Assets, FirmwareAsset, GcovAsset, GuestAssets};
 use crate::configure::{Config, Coverage, ImagePart, Kernel};
 use crate::formats::kernel;
-use crate::initramfs::Builder;
 use crate::initramfs::base::Base;
+use crate::initramfs::{Builder, Hash};
 use crate::options::{Boot, Environment, Initramfs, QemuCommand};
 use crate::plan::Plan;
 use crate::qemu::Firmware;
-use crate::report::FileIdentity;
+use crate::report::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
 use crate::vm::{Job, Resources, StartError, Vm};
 
@@ -52,9 +52,9 @@ pub struct Prepared {
     /// The accelerator, and why.
     pub accel: AccelChoice,
     /// The kernel.
-    pub kernel: FileIdentity,
+    pub kernel: KernelIdentity,
     /// The initramfs; known in full once the image is built.
-    pub initramfs: Option<FileIdentity>,
+    pub initramfs: Option<ImageIdentity>,
     /// What the agent will run.
     pub exec: Option<Exec>,
     /// From QEMU's start until the guest is ready. Default: 20 s with KVM, 2 min emulated.
@@ -196,17 +196,18 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     if let (Some(exec), Some(_)) = (&mut exec, &collecting) {
         coverage::tell(exec);
     }
-    let mut identity = initramfs.clone().map(|path| FileIdentity {
+    let mut identity = initramfs.clone().map(|path| ImageIdentity {
         bytes: path.metadata().ok().map(|metadata| metadata.len()),
         path: Some(path),
-        sha256: None,
+        blake3: None,
     });
     let image = match (&environment.initramfs_override, &kernel) {
         (_, None) => None,
         _ if !ours => None,
         (Some(path), _) => {
             readable("initramfs", path)?;
-            identity = Some(FileIdentity { path: Some(path.clone()), ..FileIdentity::default() });
+            let bytes = path.metadata().ok().map(|metadata| metadata.len());
+            identity = Some(ImageIdentity { path: Some(path.clone()), bytes, blake3: None });
             Some(Image::Ready(path.clone()))
         }
         (None, Some(kernel)) => Some(Image::Build {
@@ -218,11 +219,8 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         }),
     };
     let (default_boot, default_run) = default_limits(accel.accel);
-    let kernel = kernel.map(|kernel| FileIdentity {
-        path: Some(kernel.path),
-        bytes: None,
-        sha256: kernel.sha256,
-    });
+    let kernel =
+        kernel.map(|kernel| KernelIdentity { path: Some(kernel.path), sha256: kernel.sha256 });
     Ok(Prepared {
         plan,
         accel,
@@ -411,7 +409,7 @@ fn build(
     image: Image,
     notices: &mut Vec<String>,
     collecting: Option<&mut Collecting>,
-) -> Result<(File, FileIdentity), Error> {
+) -> Result<(File, ImageIdentity), Error> {
     let Image::Build { base, sysroot, parts, command, before } = image else {
         unreachable!("only images that are to be built come here")
     };
@@ -438,20 +436,21 @@ fn build(
     }
 
     let mut file = tempfile::tempfile().map_err(Error::Temporary)?;
-    let summary = match &before {
-        None => image.write_to_file(&file)?,
+    let hash = match &before {
+        None => image.write_to_file(&file)?.blake3,
         Some(path) => {
             let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
             let mut first = File::open(path).map_err(read)?;
             io::copy(&mut first, &mut file).map_err(Error::Temporary)?;
             pad(&mut file).map_err(Error::Temporary)?;
-            image.write_to(&mut file)?
+            image.write_to(&mut file)?;
+            file.rewind().map_err(Error::Temporary)?;
+            Hash::of(&file).map_err(Error::Temporary)?
         }
     };
-    file.seek(SeekFrom::Start(0)).map_err(Error::Temporary)?;
+    file.rewind().map_err(Error::Temporary)?;
     let bytes = file.metadata().map_err(Error::Temporary)?.len();
-    let sha256 = before.is_none().then(|| summary.sha256.to_string());
-    Ok((file, FileIdentity { path: None, bytes: Some(bytes), sha256 }))
+    Ok((file, ImageIdentity { path: None, bytes: Some(bytes), blake3: Some(hash.to_string()) }))
 }
 
 /// Zeros up to a boundary of 4 bytes, and 4 more: the kernel wants a segment to be aligned, and its

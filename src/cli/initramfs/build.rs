@@ -14,8 +14,8 @@ use vmtest::initramfs::extract::{ExtractOptions, write_dir};
 use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::report::{Archive, Report};
 use vmtest::initramfs::{
-    Codec, Compression, CompressionError, Encoder, Hash, Image, Pending, Problem, Problems,
-    Summary, kconfig,
+    Codec, Compression, CompressionError, Encoder, Image, Pending, Problem, Problems, Summary,
+    kconfig,
 };
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
@@ -23,7 +23,7 @@ use vmtest::size::Bytes;
 use super::guarded;
 use super::options::{Content, ContentArgs};
 use crate::cli::error::Failure;
-use crate::cli::{interrupt, ui};
+use crate::cli::ui;
 
 /// Options of `build`.
 #[derive(Clone, Debug, Args)]
@@ -59,9 +59,6 @@ pub(super) struct BuildArgs {
     /// Neither take the image from the cache nor put it there. An image from the cache is read-only
     #[arg(long, help_heading = "Output")]
     no_cache: bool,
-    /// Do not compute the archive's SHA-256: large files are then copied as fast as by cat
-    #[arg(long, requires = "no_cache", help_heading = "Output")]
-    no_hash: bool,
     /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash; -
     /// is stdout
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -92,10 +89,6 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         return Err(Failure::wrong("there is no output", "give `-o FILE`"));
     };
     consistent(&args, output)?;
-    if args.format == Format::Cpio {
-        // There is nothing to clean up: until an archive is complete it has no name.
-        interrupt::listen(|signal| interrupt::exit(signal))?;
-    }
     let started = SystemTime::now();
     let Content { arch, early, mut main, compress } = args.content.content(environment)?;
     main.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
@@ -153,7 +146,6 @@ fn consistent(args: &BuildArgs, output: &Path) -> Result<(), Failure> {
         ("--kernel", args.kernel.is_some()),
         ("--kernel-config", args.kernel_config.is_some()),
         ("--memory", args.memory.is_some()),
-        ("--no-hash", args.no_hash),
     ];
     if directory && is_stdout(output) {
         return Err(Failure::wrong(
@@ -210,7 +202,7 @@ fn strict(args: &BuildArgs, notes: usize) -> Result<(), Failure> {
 }
 
 fn say(output: &Path, image: &Image, archive: &Archive) {
-    let Archive { bytes, stored_bytes, sha256, compression, cached } = archive;
+    let Archive { bytes, stored_bytes, blake3, compression, cached } = archive;
     let size = match stored_bytes == bytes {
         true => format!("{bytes} bytes ({})", iec(*bytes)),
         false => format!(
@@ -222,8 +214,7 @@ fn say(output: &Path, image: &Image, archive: &Archive) {
     let cached = if *cached { ", from the cache" } else { "" };
     let entries = image.entries().len();
     let output = output.display();
-    let hash = sha256.as_ref().map_or(String::new(), |hash| format!(", sha256 {hash}"));
-    ui::status(&format!("{output}: {entries} entries, {size}{hash}{cached}"));
+    ui::status(&format!("{output}: {entries} entries, {size}, blake3 {blake3}{cached}"));
 }
 
 /// A size with a binary prefix.
@@ -379,15 +370,13 @@ fn make(
         note.iter().for_each(|note| ui::note(note));
         strict(args, usize::from(note.is_some()))
     };
-    let archive = |bytes, sha256: Option<Hash>, stored_bytes, cached| Archive {
-        bytes,
+    let archive = |summary: &Summary, stored_bytes, cached| Archive {
+        bytes: summary.bytes,
         stored_bytes,
-        sha256: sha256.map(|hash| hash.to_string()),
+        blake3: summary.blake3.to_string(),
         compression: compression.to_string(),
         cached,
     };
-    let bytes = parts.last().map_or(0, |image| image.archive_bytes());
-    let hashed = !args.no_hash;
     let private = parts.iter().any(|image| image.is_private());
     let mode = if private { 0o600 } else { 0o666 };
     if is_stdout(output) {
@@ -397,56 +386,53 @@ fn make(
         }
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
         let mut out = BufWriter::with_capacity(256 << 10, std::fs::File::from(stdout));
-        let written = write(parts, compression, hashed, &mut out);
+        let written = write(parts, compression, &mut out);
         let (summary, stored_bytes) = written.map_err(|err| not_made(output, &err))?;
         if !plain {
             check(stored_bytes)?;
         }
-        return Ok(archive(bytes, summary.map(|s| s.sha256), stored_bytes, false));
+        return Ok(archive(&summary, stored_bytes, false));
     }
     let found = cache.map(|cache| (cache, cache::key(parts, compression)));
     if let Some(found) = found.as_ref().and_then(|(cache, key)| cache.get(key)) {
         check(found.stored_bytes)?;
         found.deliver(output, mode).map_err(fail)?;
-        return Ok(archive(bytes, Some(found.summary.sha256), found.stored_bytes, true));
+        return Ok(archive(&found.summary, found.stored_bytes, true));
     }
     let pending = Pending::new(output).map_err(fail)?;
     let (summary, stored_bytes) = match parts {
         [image] if compression == Compression::NONE && pending.is_regular() => {
-            let file = pending.file();
-            let summary = match hashed {
-                true => image.write_to_file(file).map(Some),
-                false => image.write_to_file_unhashed(file).map(|()| None),
-            };
-            (summary.map_err(|err| not_made(output, &err))?, bytes)
+            let written = image.write_to_file(pending.file());
+            let summary = written.map_err(|err| not_made(output, &err))?;
+            let bytes = summary.bytes;
+            (summary, bytes)
         }
         _ => {
             let mut out = BufWriter::with_capacity(256 << 10, pending.file());
-            write(parts, compression, hashed, &mut out).map_err(|err| not_made(output, &err))?
+            write(parts, compression, &mut out).map_err(|err| not_made(output, &err))?
         }
     };
     check(stored_bytes)?;
     let regular = pending.is_regular();
     pending.publish(mode).map_err(fail)?;
-    if let (Some((cache, key)), Some(summary)) = (&found, &summary)
+    if let Some((cache, key)) = &found
         && regular
         && parts.iter().all(|image| image.settled(started))
-        && let Err(err) = cache.put(key, output, summary)
+        && let Err(err) = cache.put(key, output, &summary)
     {
         // The image is there; only the next build will be slower.
         ui::note(&format!("the image is not kept in the cache: {err}"));
     }
-    Ok(archive(bytes, summary.map(|s| s.sha256), stored_bytes, false))
+    Ok(archive(&summary, stored_bytes, false))
 }
 
-/// Writes the early segment, if there is one, and the image behind it. Tells what the image came to
-/// if it is `hashed`, and the bytes of all.
+/// Writes the early segment, if there is one, and the image behind it. Tells what the image came to,
+/// and the bytes of all.
 fn write(
     parts: &[&Image],
     compression: Compression,
-    hashed: bool,
     out: &mut (impl Write + Send),
-) -> Result<(Option<Summary>, u64), Problems> {
+) -> Result<(Summary, u64), Problems> {
     let sink = |source| Problems::from(Problem::Write { source });
     let Some((image, early)) = parts.split_last() else {
         return Err(sink(io::Error::other("there is nothing to write")));
@@ -456,11 +442,7 @@ fn write(
         part.write_to(&mut counted)?;
     }
     let mut encoder = Encoder::new(compression, &mut counted).map_err(sink)?;
-    let summary = match hashed {
-        true => image.write_to(&mut encoder).map(Some),
-        false => image.write_to_unhashed(&mut encoder).map(|()| None),
-    };
-    let summary = summary?;
+    let summary = image.write_to(&mut encoder)?;
     encoder.finish().map_err(sink)?;
     counted.out.flush().map_err(sink)?;
     Ok((summary, counted.bytes))

@@ -66,7 +66,7 @@ fn build_and_look() {
         ],
     );
     assert_eq!(out, "");
-    assert!(err.contains("i.cpio: 8 entries") && err.contains("sha256"), "{err}");
+    assert!(err.contains("i.cpio: 8 entries") && err.contains("blake3"), "{err}");
     assert!(err.contains("--file tree:/t"), "{err}");
     let (out, _) = ok(dir, &["ls", "i.cpio"]);
     assert_eq!(out, "dev\ndev/kmsg\netc\netc/odd\nl\nt\nt/x\ntmp\n");

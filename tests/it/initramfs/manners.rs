@@ -1,8 +1,6 @@
 //! What `vmtest initramfs` leaves behind, refuses and says when something is in its way.
 
 use std::fs;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -103,22 +101,6 @@ fn signals_leave_nothing_half_done() {
         interrupted(dir, &build, signal, temporary);
         interrupted(dir, &["extract", "archive", "x"], signal, || dir.join("x/big").exists());
         assert_eq!(names(dir), before);
-        // It waits for a reader who does not come.
-        let pipe = dir.join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
-        let reader = fs::File::options()
-            .read(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(&pipe)
-            .unwrap();
-        let written = || (&reader).read(&mut [0]).is_ok_and(|bytes| bytes > 0);
-        interrupted(
-            dir,
-            &["build", "--no-base", "--file", "large:l", "-o", "pipe"],
-            signal,
-            written,
-        );
-        fs::remove_file(pipe).unwrap();
     }
     // A directory that was there stays, and what is in it is named.
     fs::create_dir(dir.join("mine")).unwrap();
