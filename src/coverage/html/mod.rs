@@ -288,6 +288,11 @@ mod tests {
         let source = pages.iter().find(|(_, text)| text.contains("if (a &lt; b")).unwrap();
         assert!(source.1.contains("&lt;/table&gt;"), "{}", source.1);
         assert!(source.1.contains("boot &lt;1&gt; (amd64): 1234567"), "{}", source.1);
+        // It has four lines, and one of the tests counted the ninth.
+        let end =
+            "colspan=5><p class=warn>The source ends here, and what was counted goes on to line 9:";
+        let told: Vec<_> = pages.iter().filter(|(_, text)| text.contains(end)).collect();
+        assert_eq!(told, [source]);
     }
 
     #[test]

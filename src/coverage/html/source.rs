@@ -119,9 +119,15 @@ fn lines(page: &mut Page, site: &Site<'_>, path: &str, columns: &Columns<'_>) {
             None => 0,
         };
         if read == 0 {
-            source = None;
             if number > last {
                 break;
+            }
+            if source.take().is_some() {
+                let columns = columns.archs.len() + 3;
+                page.raw(&format!(
+                    "\n<tr><td colspan={columns}><p class=warn>The source ends here, and what was \
+                     counted goes on to line {last}: this is not the file that was compiled.</p>"
+                ));
             }
         }
         let code = next.next_if(|line| *line <= number).is_some();
