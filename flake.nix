@@ -39,11 +39,15 @@
               };
             in
             lib.mapAttrsToList (check: lib.nameValuePair "template-${name}-${check}") outputs.checks.${system}
-          ) (lib.attrNames self.templates)
+          ) (lib.attrNames (removeAttrs self.templates [ "default" ]))
         );
       template = name: description: {
         path = ./templates + "/${name}";
         inherit description;
+        welcomeText = ''
+          Set `inputs.vmtest.url` in flake.nix to where you have vmtest from, `git add` the files (Nix sees no others),
+          and run the checks: `nix flake check -L`
+        '';
       };
     in
     {
@@ -102,11 +106,16 @@
 
       hydraJobs = {
         inherit (self) checks;
-        prebuilt = lib.mapAttrs (_: packages: packages.prebuilt) self.packages;
+        prebuilt = lib.mapAttrs (_: packages: {
+          inherit (packages) prebuilt prebuilt-checks;
+        }) self.packages;
       };
 
       # Without nixpkgs: `nix flake init` need not fetch it.
-      templates = builtins.mapAttrs template {
+      templates = {
+        default = self.templates.minimal;
+      }
+      // builtins.mapAttrs template {
         minimal = "A shell script, tested in a guest";
         rust = "A crate whose tests run in guests";
         go = "A Go program, tested in guests of five architectures";

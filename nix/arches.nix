@@ -6,6 +6,7 @@
 #   rust     Rust's target of a static program
 #   linux    the kernel's name (make ARCH=…)
 #   aliases  other names that --arch takes (src/arch.rs)
+#   firmware UEFI, as QEMU names its files
 {
   amd64 = {
     qemu = "x86_64";
@@ -19,6 +20,10 @@
       "x86-64"
       "x64"
     ];
+    firmware = {
+      code = "edk2-x86_64-code.fd";
+      vars = "edk2-i386-vars.fd";
+    };
   };
   i386 = {
     qemu = "i386";
@@ -46,6 +51,10 @@
       "aarch64"
       "armv8"
     ];
+    firmware = {
+      code = "edk2-aarch64-code.fd";
+      vars = "edk2-arm-vars.fd";
+    };
   };
   arm = {
     qemu = "arm";

@@ -8,8 +8,8 @@
   busybox,
   archName,
   arch,
-  # a kernel that counts executed lines, for tests with coverage
-  gcovKernel ? null,
+  # a kernel that counts executed lines, for tests with coverage; or null
+  gcovKernel,
 }:
 runCommand "vmtest-assets-${archName}"
   {
@@ -41,6 +41,13 @@ runCommand "vmtest-assets-${archName}"
       if [ -e $1/lib/modules ]; then printf ', "modules": "%s"' $1/lib/modules/$release; fi
       printf '}'
     }
+    # QEMU brings UEFI firmware for some machines.
+    firmware() { # CODE VARS
+      if [ -e "$1" ] && [ -e "$2" ]; then
+        printf '  "firmware": {"code": {%s}, "vars": {%s}},\n' "$(asset "$1" ${lib.getVersion qemu})" \
+          "$(asset "$2" ${lib.getVersion qemu})"
+      fi
+    }
     mkdir -p $out
     {
       printf '{ "schema": 1, "generator": "nix", "guests": { "${archName}": {\n'
@@ -50,6 +57,9 @@ runCommand "vmtest-assets-${archName}"
         printf '  "gcov_kernel": %s,\n' "$(kernel ${gcovKernel})"
       ''}
       printf '  "guest": {%s},\n' "$(asset ${guest}/bin/vmtest-guest ${lib.getVersion guest})"
+      ${lib.optionalString (
+        arch ? firmware
+      ) "firmware ${qemu}/share/qemu/${arch.firmware.code} ${qemu}/share/qemu/${arch.firmware.vars}"}
       printf '  "shell": {%s}\n' "$(asset ${busybox}/bin/busybox ${lib.getVersion busybox})"
       printf '} } }\n'
     } >$out/assets.json

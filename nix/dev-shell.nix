@@ -1,4 +1,5 @@
-# What working on vmtest takes. The assets are not in it: `make assets` or `nix build .#assets` brings them.
+# What working on vmtest takes. The assets are not in it: `make assets` brings them, or `nix build .#vmtest-full`, whose
+# share/vmtest/assets.json VMTEST_ASSETS can name.
 {
   mkShell,
   cargo,
@@ -10,6 +11,8 @@
   deadnix,
   qemu,
   cpio,
+  dosfstools,
+  mtools,
   jq,
 }:
 mkShell {
@@ -23,6 +26,8 @@ mkShell {
     deadnix
     qemu
     cpio
+    dosfstools
+    mtools
     jq
   ];
 }

@@ -1,4 +1,5 @@
-# The formatter: Nix files by nixfmt, Rust by cargo fmt. `nix fmt` changes files; checks.format looks at the Nix ones.
+# The formatter: Nix files by nixfmt, Rust by cargo fmt. `nix fmt` changes files; checks.format
+# looks at both.
 {
   writeShellApplication,
   nixfmt,

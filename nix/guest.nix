@@ -24,6 +24,8 @@ rustPlatform.buildRustPackage {
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;
+  # It is in every image: no list of its crates in it.
+  auditable = false;
   nativeBuildInputs = [ llvmPackages.lld ];
   # The host's crate is of the same workspace. Without its files a change in them builds no guest anew.
   postPatch = ''

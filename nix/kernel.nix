@@ -15,12 +15,30 @@
   linuxSource,
   archName,
   # counts which of its lines are executed
-  gcov ? false,
+  gcov,
   # further Kconfig fragments, files
-  fragments ? [ ],
-  # another Linux: { version, src }
-  source ? linuxSource,
+  fragments,
+  # linuxSource, or another Linux: { version, src }
+  source,
 }:
+let
+  # Fragments are written for linuxSource, and an option that it does not have is a mistake in them. Another Linux
+  # may lack some: those are left out, each with a line in the log. A fragment of the caller's is taken as it is.
+  forAnother = ''
+    cp -r --no-preserve=mode $recipe $NIX_BUILD_TOP/recipe
+    recipe=$NIX_BUILD_TOP/recipe
+    grep -rhoE --include='Kconfig*' '^[[:space:]]*(menu)?config [[:alnum:]_]+' . | sed 's/.* /CONFIG_/' | sort -u >$NIX_BUILD_TOP/known
+    for fragment in $recipe/*.config; do
+      awk 'NR == FNR { known[$1] = 1; next }
+        match($0, /CONFIG_[A-Za-z0-9_]+/) && /^(CONFIG_|# CONFIG_[A-Za-z0-9_]+ is not set)/ {
+          name = substr($0, RSTART, RLENGTH)
+          if (!(name in known)) { print "kernel: Linux ${source.version} has no " name ": left out" >"/dev/stderr"; next }
+        }
+        { print }' $NIX_BUILD_TOP/known $fragment >$NIX_BUILD_TOP/filtered
+      mv $NIX_BUILD_TOP/filtered $fragment
+    done
+  '';
+in
 stdenv.mkDerivation {
   pname = "vmtest-kernel-${archName}${lib.optionalString gcov "-gcov"}";
   inherit (source) version src;
@@ -60,7 +78,9 @@ stdenv.mkDerivation {
   dontConfigure = true;
   buildPhase = ''
     runHook preBuild
-    HOSTCC=cc bash $recipe/build --arch ${archName} --source $PWD --out $NIX_BUILD_TOP/result --work $NIX_BUILD_TOP/objects \
+    ${
+      lib.optionalString (source != linuxSource) forAnother
+    }HOSTCC=cc bash $recipe/build --arch ${archName} --source $PWD --out $NIX_BUILD_TOP/result --work $NIX_BUILD_TOP/objects \
       --jobs $NIX_BUILD_CORES ${lib.optionalString gcov "--gcov"} ${
         lib.concatMapStringsSep " " (file: "--fragment ${file}") fragments
       }

@@ -5,6 +5,7 @@
   runCommand,
   unwrapped,
   hostArch,
+  archName,
 }:
 {
   name ? "initramfs",
@@ -29,7 +30,7 @@
   meta ? { },
 }:
 let
-  inherit (import ./words.nix { inherit lib; }) colon pairs;
+  inherit (import ./words.nix { inherit lib; }) colon pairs word;
   maybe =
     option: value:
     lib.optionals (value != null) [
@@ -40,7 +41,7 @@ let
     "initramfs"
     "build"
     "--arch"
-    arch
+    (archName "mkInitramfs ${name}" arch)
     "--no-cache"
     "--compress"
     compress
@@ -57,7 +58,7 @@ let
   ++ maybe "--uinit" uinit
   ++ maybe "--default-sh" defaultSh
   ++ maybe "--sysroot" sysroot
-  ++ map toString extraArgs;
+  ++ map word extraArgs;
 in
 runCommand name
   {

@@ -7,7 +7,7 @@
   writeText,
   unwrapped,
   hostArch,
-  arches,
+  archName,
   # of each architecture, and with a kernel that counts lines
   assets,
   coverageAssets,
@@ -17,7 +17,7 @@
   arch ? hostArch,
   # What runs: a list of words, of which the first may be a store path (it comes into the image with its libraries) …
   command ? null,
-  # … or the text of a shell script, for the guest's own sh. Neither: the guest boots and says what it found.
+  # … or a shell script, text or a file, for the guest's own sh. Neither: the guest boots and says what it found.
   script ? null,
   # into the image: { "/bin/app" = "${app}/bin/app"; }, with libraries; { "/data" = ./data; }, as they are
   programs ? { },
@@ -54,13 +54,11 @@ assert lib.assertMsg (
   !(command != null && script != null)
 ) "mkVmTest ${name}: either command or script";
 assert lib.assertMsg (
-  arches ? ${arch}
-) "mkVmTest ${name}: unknown architecture `${arch}`; there are ${toString (lib.attrNames arches)}";
-assert lib.assertMsg (
-  !kvm || arch == hostArch
+  !kvm || archName "mkVmTest ${name}" arch == hostArch
 ) "mkVmTest ${name}: KVM runs guests of the host's architecture only, ${hostArch}";
 let
-  inherit (import ./words.nix { inherit lib; }) colon pairs;
+  guestArch = archName "mkVmTest ${name}" arch;
+  inherit (import ./words.nix { inherit lib; }) colon pairs word;
   each =
     option:
     lib.concatMap (value: [
@@ -76,18 +74,23 @@ let
       i386 = "bzImage";
       arm = "zImage";
     }
-    .${arch} or "Image";
-  expected = {
+    .${guestArch} or "Image";
+  unexpected = {
     status = 0;
     stdout = [ ];
     stderr = [ ];
     console = [ ];
-  }
-  // expect;
+  };
+  strange = lib.attrNames (removeAttrs expect (lib.attrNames unexpected));
+  expected =
+    lib.throwIfNot (strange == [ ])
+      "mkVmTest ${name}: expect has no ${lib.concatStringsSep ", " strange}; there are ${lib.concatStringsSep ", " (lib.attrNames unexpected)}"
+      (unexpected // expect);
+  scriptFile = if builtins.isString script then writeText "test.sh" script else script;
   arguments = [
     "run"
     "--arch"
-    arch
+    guestArch
     "--accel"
     (if kvm then "kvm" else "tcg")
     "--cpus"
@@ -114,9 +117,7 @@ let
   )
   ++ maybe "--initramfs" initramfs
   ++ pairs "--bin" programs
-  ++ pairs "--file" (
-    files // lib.optionalAttrs (script != null) { "/test.sh" = writeText "test.sh" script; }
-  )
+  ++ pairs "--file" (files // lib.optionalAttrs (script != null) { "/test.sh" = scriptFile; })
   ++ lib.concatLists (
     lib.mapAttrsToList (tag: directory: [
       "--share"
@@ -130,7 +131,7 @@ let
     ]) env
   )
   ++ each "--append" append
-  ++ map toString extraArgs;
+  ++ map word extraArgs;
   words =
     if script != null then
       [
@@ -150,11 +151,14 @@ runCommand "vm-test-${name}"
     nativeBuildInputs = [ unwrapped ];
     requiredSystemFeatures = [ "nixos-test" ] ++ lib.optional kvm "kvm";
     passthru = {
-      inherit arch arguments;
+      inherit arguments;
+      arch = guestArch;
       # whether what was counted is of our kernel
       countsKernel = coverage && kernel == "@gcov";
     };
-    VMTEST_ASSETS = "${(if kernel == "@gcov" then coverageAssets else assets).${arch}}/assets.json";
+    VMTEST_ASSETS = "${
+      (if kernel == "@gcov" then coverageAssets else assets).${guestArch}
+    }/assets.json";
     meta = {
       timeout = 60 * 60;
     }
@@ -164,8 +168,10 @@ runCommand "vm-test-${name}"
     export HOME=$NIX_BUILD_TOP
     fail() {
       echo "vm-test ${name}: $*" >&2
-      echo "the console's last lines:" >&2
-      tail -n 30 $out/console.log | sed 's/^/  | /' >&2
+      if [ -s $out/console.log ]; then
+        echo "the console's last lines:" >&2
+        tail -n 30 $out/console.log | sed 's/^/  | /' >&2
+      fi
       exit 1
     }
     mkdir -p $out/artifacts ${lib.optionalString (events != [ ]) "$out/events"}
@@ -173,9 +179,9 @@ runCommand "vm-test-${name}"
     vmtest ${lib.escapeShellArgs arguments} --artifacts $out --share $out/artifacts:artifacts \
       ${lib.concatMapStringsSep " " (event: "--event ${event}=$out/events/${event}.json") events} \
       ${lib.optionalString coverage "--coverage $out/coverage"} \
-      ${
-        lib.optionalString (words != null) "-- ${lib.escapeShellArgs (map toString words)}"
-      } || status=$?
+      ${lib.optionalString (words != null) "-- ${lib.escapeShellArgs (map word words)}"} || status=$?
+    # Its own statuses for wrong usage and missing files could be those of a command.
+    [ -e $out/run.json ] || fail "no guest was started"
     [ "$status" = ${toString expected.status} ] || fail "ended with status $status, expected was ${toString expected.status}"
     ${matches "stdout" (lib.toList expected.stdout)}
     ${matches "stderr" (lib.toList expected.stderr)}

@@ -20,6 +20,15 @@ in
         guest, nested ones for example: Nix itself only looks whether the file is there.
       '';
     };
+    emulate = lib.mkOption {
+      type = lib.types.listOf lib.types.str;
+      default = [ ];
+      example = [ "aarch64-linux" ];
+      description = ''
+        Systems whose builds run here too, their programs under emulation (binfmt). Guests do not need it: a test of
+        any architecture is a build of the host's own system.
+      '';
+    };
     jobs = lib.mkOption {
       type = lib.types.either lib.types.ints.positive (lib.types.enum [ "auto" ]);
       default = "auto";
@@ -55,6 +64,7 @@ in
           ];
         };
       }
+      (lib.mkIf (cfg.emulate != [ ]) { boot.binfmt.emulatedSystems = cfg.emulate; })
       (lib.mkIf cfg.kvm {
         boot.kernelModules = [
           "kvm-amd"

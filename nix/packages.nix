@@ -34,16 +34,19 @@ rec {
           "riscv64"
         ];
   };
-  # what belongs into the project's cache: all that is not in the public one
+  # what belongs into a project's cache: all that is not in the public one and that `lib` takes
   prebuilt = linkFarm "vmtest-prebuilt" (
     {
-      inherit vmtest vmtest-full qemu;
+      inherit vmtest vmtest-full;
     }
     // named "assets" project.assets
     // named "kernel" project.kernels
     // named "cc" project.cc
     // named "initramfs" project.initramfs
-    // named "headless-assets" headless.assets
+  );
+  # what this flake's own checks take besides: QEMU without a screen
+  prebuilt-checks = linkFarm "vmtest-prebuilt-checks" (
+    { inherit qemu; } // named "headless-assets" headless.assets
   );
 }
 // named "guest" project.guests

@@ -7,8 +7,21 @@
   linuxSource ? pkgs.callPackage ./linux-source.nix { },
 }:
 let
-  inherit (pkgs) lib callPackage;
+  inherit (pkgs) lib;
+  # nixpkgs' callPackage also fills arguments that have a default, with whatever package has that name; one of
+  # nixpkgs is called `fragments`. So what it calls here has no defaults.
+  callPackage =
+    file: arguments:
+    let
+      defaulted = lib.attrNames (
+        lib.filterAttrs (_: hasDefault: hasDefault) (lib.functionArgs (import file))
+      );
+    in
+    lib.throwIfNot (defaulted == [ ]) "${toString file}: ${toString defaulted} must have no default" (
+      pkgs.callPackage file arguments
+    );
   arches = import ./arches.nix;
+  archName = import ./arch-name.nix { inherit lib arches; };
   sources = callPackage ./sources.nix { };
   linuxHeaders = callPackage ./linux-headers.nix { inherit arches linuxSource; };
   unwrapped = callPackage ./package.nix { };
@@ -29,7 +42,12 @@ let
       guest = callPackage ./guest.nix (row // { inherit rustStd; });
       cc = callPackage ./cc.nix (row // { inherit musl rustStd linuxHeaders; });
       busybox = callPackage ./busybox.nix (row // { inherit sources cc; });
-      kernel = callPackage ./kernel.nix { inherit archName linuxSource; };
+      kernel = callPackage ./kernel.nix {
+        inherit archName linuxSource;
+        gcov = false;
+        fragments = [ ];
+        source = linuxSource;
+      };
       gcovKernel = kernel.override { gcov = true; };
       assets = callPackage ./assets.nix (
         row
@@ -40,6 +58,7 @@ let
             guest
             busybox
             ;
+          gcovKernel = null;
         }
       );
       coverageAssets = assets.override { inherit gcovKernel; };
@@ -48,12 +67,12 @@ let
   column = name: lib.mapAttrs (_: part: part.${name}) parts;
   assets = column "assets";
 
-  mkInitramfs = callPackage ./mk-initramfs.nix { inherit unwrapped hostArch; };
+  mkInitramfs = callPackage ./mk-initramfs.nix { inherit unwrapped hostArch archName; };
   mkVmTest = callPackage ./mk-vm-test.nix {
     inherit
       unwrapped
       hostArch
-      arches
+      archName
       assets
       ;
     coverageAssets = column "coverageAssets";
@@ -90,7 +109,7 @@ in
       arch ? hostArch,
       ...
     }@args:
-    parts.${arch}.kernel.override (removeAttrs args [ "arch" ]);
+    parts.${archName "mkKernel" arch}.kernel.override (removeAttrs args [ "arch" ]);
   # a guest's own programs: our init, a shell
   initramfs = lib.mapAttrs (
     arch: part:

@@ -57,6 +57,7 @@
         test = {
           type = "app";
           program = "${pkgs.writeShellScript "test" ''
+            ${lib.optionalString (pkgs ? go) "export PATH=${pkgs.go}/bin:$PATH"}
             exec ${lib.getExe (vmtest.lib.for pkgs).vmtest} env -- go test ./...
           ''}";
           meta.description = "go test with QEMU and kernel of vmtest";
