@@ -127,7 +127,7 @@ let
   ++ lib.concatLists (
     lib.mapAttrsToList (key: value: [
       "--env"
-      "${key}=${toString value}"
+      "${key}=${word value}"
     ]) env
   )
   ++ each "--append" append

@@ -154,7 +154,7 @@ fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
     let Some(text) = &args.qemu else { return Ok(None) };
     let words = quote::split(text).map_err(|error| Failure::usage(&error, Some(error.hint())))?;
     let mut words = words.into_iter();
-    match words.next() {
+    match words.next().filter(|program| !program.is_empty()) {
         Some(program) => Ok(Some(QemuCommand { program, args: words.collect() })),
         None => Err(Failure::wrong("--qemu is empty", "name QEMU's program")),
     }

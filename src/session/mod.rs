@@ -196,18 +196,18 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     if let (Some(exec), Some(_)) = (&mut exec, &collecting) {
         coverage::tell(exec);
     }
-    let mut identity = initramfs.clone().map(|path| ImageIdentity {
+    let given = |path: &PathBuf| ImageIdentity {
+        path: Some(path.clone()),
         bytes: path.metadata().ok().map(|metadata| metadata.len()),
-        path: Some(path),
         blake3: None,
-    });
+    };
+    let mut identity = initramfs.as_ref().map(given);
     let image = match (&environment.initramfs_override, &kernel) {
         (_, None) => None,
         _ if !ours => None,
         (Some(path), _) => {
             readable("initramfs", path)?;
-            let bytes = path.metadata().ok().map(|metadata| metadata.len());
-            identity = Some(ImageIdentity { path: Some(path.clone()), bytes, blake3: None });
+            identity = Some(given(path));
             Some(Image::Ready(path.clone()))
         }
         (None, Some(kernel)) => Some(Image::Build {

@@ -208,6 +208,9 @@ fn qemu_that_is_missing_refuses_or_dies() {
     assets(Arch::Amd64);
     let done = vmtest(["--qemu=/no/such/qemu"]).run();
     done.code(69).says("there is no `/no/such/qemu`").says("hint:");
+    vmtest(["--qemu=''"]).run().code(2).says("--qemu is empty");
+    let done = vmtest(["--bin=/no/such/program", "--", "true"]).run();
+    done.code(69).says("/no/such/program").says("No such file or directory");
     let done = vmtest(["--qemu-arg=--no-such-option"]).run();
     done.code(69).says("QEMU refused").says("no-such-option");
     let done = vmtest(["--qemu=sh -c 'echo dying >&2; kill -ABRT $$'"]).run();

@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
             return Ok(Place::Moved { host: file, dest: dest.to_vec(), links: Vec::new() });
         };
         let found = sysroot.resolve(&inside).map_err(|e| match &*e {
-            PathError::Absent(_) => io::Error::from(io::ErrorKind::NotFound),
+            PathError::Absent(_) => rustix::io::Errno::NOENT.into(),
             PathError::Loop(_) => io::Error::from(rustix::io::Errno::LOOP),
             PathError::Io(_, e) => copy_error(e),
         })?;

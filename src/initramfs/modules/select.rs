@@ -250,7 +250,7 @@ impl<'a> Selector<'a> {
         let host_path = self.modules.dir.join(&entry.path);
         if !host_path.is_file() {
             if std::ptr::eq(index, self.modules.on_disk()) {
-                let source = std::io::ErrorKind::NotFound.into();
+                let source = rustix::io::Errno::NOENT.into();
                 self.problems.push(ModuleProblem::Read { path: host_path.clone(), source });
             } else {
                 self.stale.get_or_insert(format!("`{}` does not exist", host_path.display()));
