@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use vmtest::configure::Config;
 use vmtest::options::{Boot, Environment, Initramfs, Options};
-use vmtest::plan::Plan;
 use vmtest::qemu::{EventPort, Ownership, P9Share};
 use vmtest::session::{self, Command, Init};
 use vmtest::vm::{EventChannel, Progress, Streams};
@@ -40,7 +39,7 @@ fn plan() {
         const ROUNDS: u32 = 2000;
         let start = Instant::now();
         for _ in 0..ROUNDS {
-            std::hint::black_box(Plan::new(std::hint::black_box(options)).unwrap());
+            std::hint::black_box(std::hint::black_box(options).plan().unwrap());
         }
         start.elapsed() / ROUNDS
     };
@@ -49,8 +48,8 @@ fn plan() {
         options.device(EventPort { name: format!("idle{n}") });
     }
     let hundred = time(&options);
-    println!("Plan::new, no devices:         {none:>10.1?}");
-    println!("Plan::new, 100 event channels: {hundred:>10.1?}");
+    println!("Options::plan, no devices:         {none:>10.1?}");
+    println!("Options::plan, 100 event channels: {hundred:>10.1?}");
 }
 
 #[derive(Clone, Default)]

@@ -526,7 +526,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::plan::Plan;
 
     fn applied(arch: Arch, configurator: impl Configure) -> Config {
         let mut config = Config::new(arch);
@@ -639,7 +638,7 @@ mod tests {
             Arch::Amd64,
             all((0..100).map(|n| with_qemu_args(["-name".to_owned(), format!("n{n}")]))),
         );
-        let plan = Plan::new(&config.options).unwrap();
+        let plan = config.options.plan().unwrap();
         assert!(plan.args(crate::plan::Spelling::Executed).len() > 200);
     }
 }

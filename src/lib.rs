@@ -11,6 +11,7 @@
 
 pub mod accel;
 pub mod arch;
+mod argv;
 pub mod assets;
 pub mod blocking;
 pub mod causes;
@@ -21,6 +22,7 @@ pub mod duration;
 mod environment;
 pub mod formats;
 pub mod initramfs;
+mod net;
 pub mod options;
 pub mod plan;
 pub mod qemu;

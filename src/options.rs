@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use crate::accel::Accel;
 use crate::arch::{Arch, UnsupportedArch};
+use crate::argv::{FIRST_FD, QemuOpt};
 use crate::duration;
-use crate::plan::FIRST_FD;
-use crate::qemu::{Device, Firmware, Machine};
+use crate::plan::{Device, FileSource, Plan, PlanError, Planner};
+use crate::qemu::{Firmware, KernelLog, Machine};
 use crate::quote;
 
 /// Bytes of memory a guest gets when nothing is said: 512 MiB.
@@ -91,16 +92,6 @@ pub enum Initramfs {
     Built,
 }
 
-/// How much the kernel says on its console.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KernelLog {
-    /// All messages: they end up in `console.log`.
-    #[default]
-    Full,
-    /// Warnings and worse (`loglevel=5`). An emulated UART costs a system call a byte.
-    Quiet,
-}
-
 impl Options {
     /// A machine of this architecture with the defaults named at each field.
     pub fn new(arch: Arch) -> Options {
@@ -161,7 +152,48 @@ impl Options {
         self
     }
 
-    pub(crate) fn machine(&self) -> Machine {
+    /// What will be done for these options: a pure function of them.
+    ///
+    /// # Errors
+    /// [`PlanError`] for options that contradict each other or the architecture.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let mut planner = Planner::new(self.arch, &self.extra_files);
+        let qemu = self.qemu.clone();
+        let qemu = qemu.unwrap_or_else(|| QemuCommand::new(self.arch.qemu_program()));
+        qemu.args.into_iter().for_each(|argument| planner.argument(argument));
+        for parameters in &self.env_kernel_args {
+            planner.kernel(parameters)?;
+        }
+        self.machine().plan(&mut planner)?;
+        if let Boot::Kernel { image, initramfs } = &self.boot {
+            planner.qemu("-kernel", QemuOpt::verbatim(image));
+            initramfs.plan(&mut planner);
+        }
+        if let Some(firmware) = &self.firmware {
+            firmware.plan(&mut planner)?;
+        }
+        for device in &self.devices {
+            device.plan(&mut planner)?;
+        }
+        let cmdline = match (&self.boot, self.kernel_args.first()) {
+            (Boot::Kernel { .. }, _) => {
+                for parameters in &self.kernel_args {
+                    planner.kernel(parameters)?;
+                }
+                Some(planner.append_cmdline()?)
+            }
+            (Boot::Disk, Some(argument)) => {
+                return Err(PlanError::KernelRequiredForArgs { argument: argument.clone() });
+            }
+            (Boot::Disk, None) => None,
+        };
+        for argument in self.qemu_args.iter().chain(&self.env_qemu_args) {
+            planner.argument(argument.clone());
+        }
+        Ok(planner.finish(qemu.program, cmdline))
+    }
+
+    fn machine(&self) -> Machine {
         Machine {
             accel: self.accel,
             memory_mib: self.memory_mib,
@@ -170,6 +202,19 @@ impl Options {
             kernel_log: self.kernel_log,
             direct_kernel: matches!(self.boot, Boot::Kernel { .. }),
             firmware: self.firmware.is_some(),
+        }
+    }
+}
+
+impl Initramfs {
+    fn plan(&self, planner: &mut Planner) {
+        match self {
+            Initramfs::None => {}
+            Initramfs::Path(path) => planner.qemu("-initrd", QemuOpt::verbatim(path)),
+            Initramfs::Built => {
+                let file = planner.file("initramfs.cpio", FileSource::Initramfs);
+                planner.qemu("-initrd", QemuOpt::file(file));
+            }
         }
     }
 }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::collect::Collector;
+use super::error::Error;
 use super::model::{TestId, UNKNOWN_ARCH};
 use super::problem::Problem;
 use super::record::{FILE, GCC_DIR, GO_DIR, KERNEL_TAR, LLVM_DIR, Record};
 use super::sources::{Base, Resolver};
-use super::{Error, gcov, go, json, lcov, llvm};
+use super::{gcov, go, json, lcov, llvm};
 use crate::causes::chain;
 
 /// What there is to read.

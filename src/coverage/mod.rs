@@ -7,6 +7,7 @@
 pub mod cobertura;
 mod collect;
 mod elf;
+mod error;
 mod gcov;
 pub mod go;
 pub mod html;
@@ -22,9 +23,9 @@ mod sources;
 pub mod table;
 mod tools;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
+pub use error::Error;
 pub use problem::Problem;
 pub use sources::{SourceRoot, Sources};
 pub use tools::{Cancel, ToolError, Tools};
@@ -47,49 +48,6 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// What a person should know besides.
     pub notes: Vec<String>,
-}
-
-/// Why there is nothing to report.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// What was given cannot be read.
-    #[error("cannot read {}", path.display())]
-    Input {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A directory without runs.
-    #[error("there is no coverage in {}", path.display())]
-    Nothing {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// No place for temporary files.
-    #[error("cannot make a temporary directory")]
-    Scratch {
-        /// Why.
-        source: io::Error,
-    },
-    /// [`Cancel`].
-    #[error("interrupted")]
-    Cancelled,
-}
-
-impl Error {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Error::Input { .. } | Error::Nothing { .. } => Some(
-                "give directories that `vmtest run --coverage DIR` wrote, lcov files (*.info), or \
-                 JSON files of `vmtest coverage`",
-            ),
-            Error::Scratch { .. } => Some("TMPDIR says where temporary files go"),
-            Error::Cancelled => None,
-        }
-    }
 }
 
 /// Reads runs, directories of runs, and files of other tools.

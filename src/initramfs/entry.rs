@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::closure;
+use super::gather::closure;
 use crate::formats::cpio;
 
 /// Who asked for something, as a person would say it: `--file a:b`, `manifest vm.toml, line 12`.

@@ -5,40 +5,38 @@
 //! ```
 //!
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
+//!
+//! | room | trade |
+//! |---|---|
+//! | [`manifest`], [`mkuimage`] (`spec/`) | what an image shall contain, as people write it |
+//! | [`Builder`], [`closure`], [`modules`] (`gather/`) | files of the host and what they need, as entries |
+//! | [`Image`], [`Encoder`], [`cache`] (`write/`) | entries as an archive |
+//! | [`archive`], [`inspect`], [`mod@extract`] (`read/`) | archives as entries |
 
-pub mod archive;
-pub mod base;
-mod bases;
-mod blocks;
-mod builder;
-pub mod cache;
-pub mod closure;
+mod body;
 mod codec;
-mod compress;
 pub mod entry;
-pub mod extract;
-mod image;
-pub mod inspect;
-pub mod kconfig;
-pub mod manifest;
-mod merge;
-pub mod microcode;
-pub mod mkuimage;
-pub mod modules;
-mod needs;
+mod gather;
+mod hash;
+mod links;
 mod problem;
-mod publish;
-mod pump;
+mod read;
 pub mod report;
-mod tree;
-mod uroot;
+mod spec;
+mod write;
 
-pub use builder::{Builder, ModulesRequest};
 pub use codec::{Codec, UnknownCodec};
-pub use compress::{Compression, CompressionError, Encoder};
 pub use entry::{Body, Entry, Kind, Node, Reason, Request};
-pub use image::{Hash, Image, Summary};
+pub use gather::builder::Builder;
+pub use gather::modules::ModulesRequest;
+pub use gather::scan::Attributes;
+pub use gather::uroot::Role;
+pub use gather::{closure, microcode, modules};
+pub use hash::Hash;
 pub use problem::{Problem, Problems};
-pub use publish::Pending;
-pub use tree::Attributes;
-pub use uroot::Role;
+pub use read::{archive, extract, inspect, kconfig};
+pub use spec::{manifest, mkuimage};
+pub use write::cache;
+pub use write::compress::{Compression, CompressionError, Encoder};
+pub use write::image::{Image, Summary};
+pub use write::publish::Pending;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::archive::ArchiveError;
 use super::entry::{PathProblem, Request, Shown};
+use super::read::archive::ArchiveError;
 use super::{closure, modules};
 use crate::causes::chain;
 use crate::formats::cpio;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vmtest_guest::proto::Bytes;
 
 use super::entry::{Body, Entry, Kind, Node, Reason, Shown};
-use super::image::Image;
+use super::write::image::Image;
 
 /// Version of [`Report`]'s form.
 pub const SCHEMA: u32 = 1;
@@ -138,8 +138,8 @@ impl Report {
         let look = |path: &[u8]| {
             find(path).map(|entry| entry.target.as_ref().map(|target| target.0.clone()))
         };
-        let plain = super::inspect::plain(path.to_vec());
-        let mut next = find(&plain).or_else(|| find(&super::inspect::follow(&plain, &look)?));
+        let plain = super::read::inspect::plain(path.to_vec());
+        let mut next = find(&plain).or_else(|| find(&super::links::follow(&plain, &look)?));
         let mut chain: Vec<&ReportEntry> = Vec::new();
         while let Some(entry) = next {
             if chain.iter().any(|seen| seen.path == entry.path) {

@@ -1,8 +1,9 @@
 //! Why options make no plan.
 
+use super::tag::TagError;
 use crate::arch::Arch;
 use crate::cmdline;
-use crate::qemu::TagError;
+use crate::net::NetError;
 
 /// Options that contradict each other or the architecture.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -27,7 +28,7 @@ pub enum PlanError {
     Tag(#[from] TagError),
     /// A network setting that cannot be.
     #[error(transparent)]
-    Net(#[from] crate::qemu::NetError),
+    Net(#[from] NetError),
     /// The kernel's cmdline cannot be written.
     #[error(transparent)]
     Cmdline(#[from] cmdline::Error),

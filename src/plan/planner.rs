@@ -1,16 +1,20 @@
 //! Collects what the machine and its devices ask for, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use vmtest_guest::proto;
 
-use super::{Arg, Channel, ChannelKind, FileSource, Need, Plan, PlanError, PlannedFile, Service};
+use super::error::PlanError;
+use super::service::Service;
+use super::value::{Arg, Channel, ChannelKind, FileSource, Need, Plan, PlannedFile};
 use crate::arch::Arch;
+use crate::argv::{ChannelId, FileId, IdAllocator, QemuOpt};
 use crate::cmdline::Cmdline;
-use crate::options::{Boot, Initramfs, Options, QemuCommand};
-use crate::qemu::{ChannelId, Device, FileId, HostForward, IdAllocator, QemuOpt};
+use crate::net::HostForward;
 
 /// Collects what the machine and its devices ask for, in order.
 #[derive(Debug)]
@@ -39,13 +43,14 @@ pub struct Planner {
 }
 
 impl Planner {
-    pub(super) fn new(options: &Options) -> Planner {
-        let given = options.extra_files.iter().enumerate().map(|(index, file)| PlannedFile {
+    /// Nothing yet but files that are the caller's.
+    pub(crate) fn new(arch: Arch, given: &[Arc<OwnedFd>]) -> Planner {
+        let given = given.iter().enumerate().map(|(index, file)| PlannedFile {
             label: format!("extra file {index}"),
             source: FileSource::Given(Arc::clone(file)),
         });
         Planner {
-            arch: options.arch,
+            arch,
             ids: IdAllocator::new(),
             args: Vec::new(),
             kernel: Cmdline::new(),
@@ -302,58 +307,28 @@ impl Planner {
         self.port_forwards.push((netdev.to_owned(), forward));
     }
 
-    pub(super) fn finish(mut self, options: &Options) -> Result<Plan, PlanError> {
-        let qemu = options.qemu.clone();
-        let qemu = qemu.unwrap_or_else(|| QemuCommand::new(self.arch.qemu_program()));
-        let program_args = qemu.args.iter().map(|arg| Arg { flag: arg.clone(), value: None });
-        self.args.extend(program_args);
-        for parameters in &options.env_kernel_args {
-            self.kernel.append(parameters)?;
-        }
-        options.machine().plan(&mut self)?;
+    /// Adds an argument as it is, for whatever is the user's own.
+    pub(crate) fn argument(&mut self, argument: OsString) {
+        self.args.push(Arg { flag: argument, value: None });
+    }
 
-        let cmdline = match &options.boot {
-            Boot::Kernel { image, initramfs } => {
-                self.qemu("-kernel", QemuOpt::verbatim(image));
-                match initramfs {
-                    Initramfs::None => {}
-                    Initramfs::Path(path) => self.qemu("-initrd", QemuOpt::verbatim(path)),
-                    Initramfs::Built => {
-                        let file = self.file("initramfs.cpio", FileSource::Initramfs);
-                        self.qemu("-initrd", QemuOpt::file(file));
-                    }
-                }
-                true
-            }
-            Boot::Disk => false,
-        };
-        if let Some(firmware) = &options.firmware {
-            firmware.plan(&mut self)?;
-        }
-        for device in &options.devices {
-            device.plan(&mut self)?;
-        }
+    /// Adds the kernel's cmdline, as it has become, to argv.
+    ///
+    /// # Errors
+    /// [`PlanError::Cmdline`] when the architecture's kernels cannot take it.
+    pub(crate) fn append_cmdline(&mut self) -> Result<String, PlanError> {
+        let cmdline = self.kernel.for_arch(self.arch)?;
+        self.qemu("-append", QemuOpt::verbatim(&cmdline));
+        Ok(cmdline)
+    }
 
-        let cmdline = if cmdline {
-            for parameters in &options.kernel_args {
-                self.kernel.append(parameters)?;
-            }
-            let cmdline = self.kernel.for_arch(self.arch)?;
-            self.qemu("-append", QemuOpt::verbatim(&cmdline));
-            Some(cmdline)
-        } else if let Some(argument) = options.kernel_args.first() {
-            return Err(PlanError::KernelRequiredForArgs { argument: argument.clone() });
-        } else {
-            None
-        };
-        for arg in options.qemu_args.iter().chain(&options.env_qemu_args) {
-            self.args.push(Arg { flag: arg.clone(), value: None });
-        }
+    /// The plan of all that was added.
+    pub(crate) fn finish(mut self, program: OsString, cmdline: Option<String>) -> Plan {
         // Linux names disks in the order in which their drivers come: SCSI before AHCI.
         self.modules.sort_by_key(|module| module == "ahci");
-        Ok(Plan {
+        Plan {
             arch: self.arch,
-            program: qemu.program,
+            program,
             args: self.args,
             cmdline,
             files: self.files,
@@ -366,6 +341,6 @@ impl Planner {
             needs: self.needs,
             services: self.services,
             agent: self.agent,
-        })
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use vmtest_guest::proto;
 
-use super::Device;
-use crate::plan::{ChannelKind, PlanError, Planner};
+use crate::plan::{ChannelKind, Device, PlanError, Planner};
 
 /// The virtio-serial ports through which the host talks to the guest program.
 #[derive(Clone, Copy, Debug, Default)]

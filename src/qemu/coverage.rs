@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use vmtest_guest::proto::{self, Mount};
 
-use super::p9::{MSIZE_BYTES, attach};
-use super::{Device, Ownership, P9Share};
-use crate::plan::{ChannelKind, PlanError, Planner};
+use super::p9::{MSIZE_BYTES, Ownership, P9Share, attach};
+use crate::plan::{ChannelKind, Device, PlanError, Planner};
 
 /// The mount tag of the share.
 const TAG: &str = "vmtest.coverage";
@@ -52,7 +51,7 @@ impl Device for CoverageShare {
 mod tests {
     use crate::arch::Arch;
     use crate::options::Options;
-    use crate::plan::{Plan, Spelling};
+    use crate::plan::Spelling;
     use crate::qemu::AgentPorts;
 
     use super::*;
@@ -63,7 +62,7 @@ mod tests {
             let mut options = Options::new(Arch::Riscv64);
             options.device(AgentPorts);
             options.device(CoverageShare { dir: "/cov/a, b".into(), kernel });
-            let plan = Plan::new(&options).unwrap();
+            let plan = options.plan().unwrap();
             let argv = plan.args(Spelling::Executed);
             let argv: Vec<_> = argv.iter().map(|arg| arg.to_string_lossy()).collect();
             assert!(argv.iter().any(|arg| arg.contains("path=/cov/a,, b,")), "{argv:?}");

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::readonly_dir::attach_scsi_disk;
-use super::{Device, QemuOpt};
-use crate::plan::{PlanError, Planner};
+use crate::argv::QemuOpt;
+use crate::plan::{Device, PlanError, Planner};
 
 /// A disk image or block device of the host as a disk of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A source of entropy.
 
-use super::{Device, QemuOpt};
-use crate::plan::{PlanError, Planner};
+use crate::argv::QemuOpt;
+use crate::plan::{Device, PlanError, Planner};
 
 /// A virtio random number generator, fed from the host's `/dev/urandom`.
 ///

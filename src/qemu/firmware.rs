@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Device, QemuOpt};
-use crate::plan::{FileSource, PlanError, Planner};
+use crate::argv::QemuOpt;
+use crate::plan::{Device, FileSource, PlanError, Planner};
 
 /// UEFI firmware: EDK II's OVMF on x86, AAVMF on Arm.
 ///

@@ -1,11 +1,10 @@
 //! The machine itself: board, processor, memory, UART, monitor, and the kernel arguments that go
 //! with them.
 
-use super::{Device, QemuOpt};
 use crate::accel::Accel;
 use crate::arch::Arch;
-use crate::options::KernelLog;
-use crate::plan::{CONSOLE, ChannelKind, MONITOR, PlanError, Planner};
+use crate::argv::QemuOpt;
+use crate::plan::{CONSOLE, ChannelKind, Device, MONITOR, PlanError, Planner};
 
 /// What every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +16,16 @@ pub struct Machine {
     pub(crate) kernel_log: KernelLog,
     pub(crate) direct_kernel: bool,
     pub(crate) firmware: bool,
+}
+
+/// How much the kernel says on its console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelLog {
+    /// All messages: they end up in `console.log`.
+    #[default]
+    Full,
+    /// Warnings and worse (`loglevel=5`). An emulated UART costs a system call a byte.
+    Quiet,
 }
 
 /// Largest memory that is passed on to QEMU: 4 TiB, what its largest machine takes.

@@ -1,7 +1,6 @@
 //! Event channels: named virtio-serial ports.
 
-use super::Device;
-use crate::plan::{ChannelKind, PlanError, Planner};
+use crate::plan::{ChannelKind, Device, PlanError, Planner};
 
 /// A named virtio-serial port that carries one JSON object a line from the guest
 /// ([`vmtest_guest::proto::event`]).

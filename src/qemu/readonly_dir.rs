@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use vmtest_guest::proto::Mount;
 
-use super::{Device, QemuOpt};
-use crate::plan::{FileSource, PlanError, Planner};
+use crate::argv::QemuOpt;
+use crate::plan::{Device, FileSource, PlanError, Planner};
 
 /// A host directory that the guest sees as the read-only vfat partition `/dev/sda1` (a second one as
 /// `/dev/sdb1`, …), mounted by the agent at `/mount/vfat/sda1`.

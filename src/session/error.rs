@@ -3,13 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::base::BaseError;
 use crate::accel::KvmUnusable;
 use crate::arch::Arch;
 use crate::assets;
 use crate::configure::ConfigError;
 use crate::coverage::run_dir::RunDirError;
 use crate::initramfs::Problems;
-use crate::initramfs::base::BaseError;
 use crate::options::EnvironmentError;
 use crate::plan::PlanError;
 use crate::vm::StartError;

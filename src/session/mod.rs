@@ -3,6 +3,7 @@
 //!
 //! The command line and the library go through [`prepare`], so that both boot the same machine.
 
+mod base;
 mod command;
 mod coverage;
 mod error;
@@ -20,7 +21,6 @@ use crate::arch::Arch;
 use crate::assets::{Assets, FirmwareAsset, GcovAsset, GuestAssets};
 use crate::configure::{Config, Coverage, ImagePart, Kernel};
 use crate::formats::kernel;
-use crate::initramfs::base::Base;
 use crate::initramfs::{Builder, Hash};
 use crate::options::{Boot, Environment, Initramfs, QemuCommand};
 use crate::plan::Plan;
@@ -29,6 +29,7 @@ use crate::report::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
 use crate::vm::{Job, Resources, StartError, Vm};
 
+pub use base::{Base, BaseError};
 pub use command::{Command, destination, on_host};
 pub use coverage::{Collected, Collecting};
 pub use error::Error;
@@ -184,7 +185,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         options.device(prepared.device(&mut resources)?);
         collecting = Some(prepared);
     }
-    let plan = Plan::new(&options)?;
+    let plan = options.plan()?;
 
     let mut exec = None;
     let mut command_file = None;

@@ -204,7 +204,7 @@ mod tests {
         let args = ["-c", script, "sh"].map(Into::into).to_vec();
         options.qemu = Some(QemuCommand { program: "sh".into(), args });
         options.device(EventPort { name: "events".into() });
-        Plan::new(&options).unwrap()
+        options.plan().unwrap()
     }
 
     async fn wait(vm: Vm) -> Result<End, WaitError> {

@@ -455,7 +455,6 @@ fn firmware_arm64() {
 #[test]
 fn what_is_not_there_is_said_by_name() {
     use vmtest::options::{Boot, Initramfs};
-    use vmtest::plan::Plan;
     use vmtest::qemu::Firmware;
     use vmtest::vm::{Resources, Vm};
 
@@ -466,7 +465,7 @@ fn what_is_not_there_is_said_by_name() {
         let mut options = Options::new(Arch::Amd64);
         options.boot = Boot::Kernel { image: "/k".into(), initramfs: Initramfs::None };
         fill(&mut options);
-        let plan = Plan::new(&options).unwrap();
+        let plan = options.plan().unwrap();
         block_on(async { Vm::start(plan, Resources::default()).unwrap_err() })
     };
     let share = |dir: &Path| P9Share {
@@ -512,7 +511,6 @@ fn what_is_not_there_is_said_by_name() {
 #[test]
 fn an_extra_file_that_was_closed() {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    use vmtest::plan::Plan;
     use vmtest::vm::{Resources, Vm};
 
     // A descriptor of such a number is surely closed; the value below is never dropped.
@@ -525,7 +523,7 @@ fn an_extra_file_that_was_closed() {
     // SAFETY: Nothing else in this test has this descriptor, and forgetting the options below means
     // that nothing closes it.
     options.add_file(unsafe { OwnedFd::from_raw_fd(number) });
-    let plan = Plan::new(&options).unwrap();
+    let plan = options.plan().unwrap();
     let error = block_on(async { Vm::start(plan.clone(), Resources::default()).unwrap_err() });
     assert_eq!(error.to_string(), "cannot hand over extra file 0");
     std::mem::forget((options, plan));

@@ -28,7 +28,7 @@ fn share(tag: &str) -> P9Share {
 fn error(fill: impl FnOnce(&mut Options)) -> PlanError {
     let mut options = options();
     fill(&mut options);
-    let error = Plan::new(&options).unwrap_err();
+    let error = options.plan().unwrap_err();
     let text = error.to_string();
     assert!(!text.ends_with('.') && !text.is_empty(), "{text}");
     let hint = error.hint().expect("a way out");
@@ -67,7 +67,7 @@ fn tags() {
     assert_eq!(tag(""), PlanError::Tag(TagError::Empty));
     let long = "x".repeat(32);
     assert_eq!(tag(&long), PlanError::Tag(TagError::TooLong { tag: long.clone() }));
-    assert!(Plan::new(options().device(share(&long[1..]))).is_ok());
+    assert!(options().device(share(&long[1..])).plan().is_ok());
     for bad in [".", "..", "a/b", "a\0b", "a\nb"] {
         assert_eq!(tag(bad), PlanError::Tag(TagError::NotAFileName { tag: bad.into() }));
     }
@@ -116,7 +116,7 @@ fn values_out_of_range() {
             let drive = Drive { interface: DriveInterface::Ahci, ..Drive::new("/d") };
             options.device(drive);
         }
-        Plan::new(&options)
+        options.plan()
     };
     assert!(ahci(6).is_ok());
     assert!(matches!(ahci(7), Err(PlanError::OutOfRange { what: "number of AHCI drives", .. })));
@@ -130,7 +130,7 @@ fn huge_numbers_of_devices() {
         for n in 0..1000 {
             add(&mut options, n);
         }
-        Plan::new(&options).map_err(|error| match error {
+        options.plan().map_err(|error| match error {
             PlanError::OutOfRange { what, range, .. } => {
                 assert!(range.contains(|c: char| c.is_ascii_digit()), "{range}");
                 what
@@ -153,7 +153,7 @@ fn huge_numbers_of_devices() {
 fn what_contradicts_itself() {
     let mut disk = Options::new(Arch::Amd64);
     disk.kernel_args.push("quiet".into());
-    let error_of = |options: &Options| Plan::new(options).unwrap_err();
+    let error_of = |options: &Options| options.plan().unwrap_err();
     let without_kernel = PlanError::KernelRequiredForArgs { argument: "quiet".into() };
     assert_eq!(error_of(&disk), without_kernel);
     assert!(without_kernel.hint().is_some());
@@ -198,13 +198,13 @@ proptest! {
         let file = PathBuf::from(OsString::from_vec(bytes.clone()));
         let mut options = options();
         options.device(P9Share { dir: file.clone(), ..share("t") });
-        prop_assert!(survives(&Plan::new(&options).unwrap(), &bytes));
+        prop_assert!(survives(&options.plan().unwrap(), &bytes));
         let mut with_drive = with_device(Drive::new(&file));
-        prop_assert!(survives(&Plan::new(&with_drive).unwrap(), &bytes));
+        prop_assert!(survives(&with_drive.plan().unwrap(), &bytes));
         with_drive.device(UserNet::default().with_pcap(&file));
-        prop_assert!(survives(&Plan::new(&with_drive).unwrap(), &bytes));
+        prop_assert!(survives(&with_drive.plan().unwrap(), &bytes));
         // What a person would type is a whole number of words of a shell.
-        let typed = Plan::new(&with_drive).unwrap().quoted(Spelling::Typed);
+        let typed = with_drive.plan().unwrap().quoted(Spelling::Typed);
         prop_assert!(vmtest::quote::split(&typed).is_ok());
     }
 
@@ -228,7 +228,7 @@ proptest! {
             for at in 0..options.devices.len() {
                 let mut one = options.clone();
                 one.devices = vec![options.devices[at].clone()];
-                if let Ok(plan) = Plan::new(&one) {
+                if let Ok(plan) = one.plan() {
                     let _ = (plan.listing(), plan.quoted(Spelling::Typed));
                 }
             }
@@ -246,7 +246,7 @@ proptest! {
             cidr6: Some(Cidr { address: address6.into(), prefix }),
             ..UserNet::default()
         };
-        prop_assert_eq!(Plan::new(&with_device(net)).is_ok(), (1..=29).contains(&prefix));
+        prop_assert_eq!(with_device(net).plan().is_ok(), (1..=29).contains(&prefix));
     }
 }
 
@@ -279,7 +279,7 @@ fn errors_of_devices_from_outside_come_out_of_the_plan() {
     ] {
         let mut options = vmtest::options::Options::new(arch);
         options.device(Picky(error.clone()));
-        let given = vmtest::plan::Plan::new(&options).unwrap_err();
+        let given = options.plan().unwrap_err();
         assert_eq!((given.to_string(), &given), (text.to_owned(), &error));
     }
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use vmtest::accel::Accel;
 use vmtest::arch::Arch;
-use vmtest::options::{Boot, Initramfs, KernelLog, Options, QemuCommand};
-use vmtest::plan::{Plan, Spelling};
+use vmtest::options::{Boot, Initramfs, Options, QemuCommand};
+use vmtest::plan::Spelling;
 use vmtest::qemu::{
-    AgentPorts, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, Nic, Ownership,
-    P9Root, P9Share, ReadOnlyDir, UserNet,
+    AgentPorts, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, KernelLog, Nic,
+    Ownership, P9Root, P9Share, ReadOnlyDir, UserNet,
 };
 use vmtest::vm::{InterVm, Resources, Vm};
 
@@ -303,7 +303,7 @@ fn every_family_of_devices_on_every_architecture() {
             let mut options = machine(arch, &places);
             (case.add)(&mut options, &places);
             let name = format!("{}-{arch}.argv", case.name);
-            check(&name, Plan::new(&options).unwrap().listing(), &mut wrong);
+            check(&name, options.plan().unwrap().listing(), &mut wrong);
             names.insert(name);
         }
         // What --dry-run prints: for people, quoted for a shell.
@@ -312,7 +312,7 @@ fn every_family_of_devices_on_every_architecture() {
         shares(&mut options, &places);
         options.device(ReadOnlyDir { dir: places.dir.clone() });
         options.device(EventPort { name: "facts".into() });
-        let mut typed = Plan::new(&options).unwrap().quoted(Spelling::Typed).into_vec();
+        let mut typed = options.plan().unwrap().quoted(Spelling::Typed).into_vec();
         typed.push(b'\n');
         let name = format!("dry-run-{arch}.argv");
         check(&name, OsString::from_vec(typed), &mut wrong);
@@ -340,7 +340,7 @@ fn what_is_the_same_gives_the_same() {
             for case in CASES.iter().filter(|case| case.together) {
                 (case.add)(&mut options, &places);
             }
-            Plan::new(&options).unwrap().listing()
+            options.plan().unwrap().listing()
         };
         assert_eq!(listing(), listing());
     }
@@ -357,7 +357,7 @@ fn taken_by_qemu(arch: Arch) {
     }
     options.qemu = Some(QemuCommand::new(guest.qemu.unwrap().path));
     options.qemu_args.push("-S".into());
-    let plan = Plan::new(&options).unwrap();
+    let plan = options.plan().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let initramfs = Some(tempfile::tempfile().unwrap());

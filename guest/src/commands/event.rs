@@ -6,7 +6,7 @@
 //! channels it used. A script that failed half-way leaves its channel incomplete, and the host
 //! reports that: this is what `done` is for. A file in [`USED_DIR`] notes the channels in use.
 
-use super::{USAGE, fail};
+use super::common::{USAGE, fail};
 use std::ffi::OsString;
 use std::fs;
 use std::process::ExitCode;

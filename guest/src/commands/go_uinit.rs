@@ -13,8 +13,8 @@
 //! The programs' output goes to stdout and stderr as well. The exit status is 1 when there was any
 //! error; the reference swallows it.
 
+use super::common::{USAGE, fail, shell_status};
 use super::go_events::Converter;
-use super::{USAGE, fail, shell_status};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};

@@ -5,7 +5,8 @@
 //! command and exits with its status. With another host the status is printed on stderr, since
 //! nothing else reaches anybody, and the machine powers off.
 
-use super::{command_words, event, run};
+use super::common::{command_words, run};
+use super::event;
 use crate::init::power;
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! The script is `/mount/9p/shelltest/test.sh` unless another is given. `TESTS PASSED MARKER` on
 //! stderr is what hosts of the reference look for; the exit status is the script's.
 
-use super::{fail, run};
+use super::common::{fail, run};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;

@@ -6,7 +6,7 @@
 //! alone, now and at the end. The exit status is the command's, and 1 when a share cannot be
 //! mounted: the command would only fail in a less obvious way.
 
-use super::{command_words, fail, run};
+use super::common::{command_words, fail, run};
 use rustix::mount::{UnmountFlags, unmount};
 use std::collections::BTreeSet;
 use std::ffi::OsString;

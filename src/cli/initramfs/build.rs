@@ -20,7 +20,7 @@ use vmtest::initramfs::{
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
 
-use super::guarded;
+use super::common::{self, guarded};
 use super::options::{Content, ContentArgs};
 use crate::cli::error::Failure;
 use crate::cli::ui;
@@ -92,7 +92,7 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
     let started = SystemTime::now();
     let Content { arch, early, mut main, compress } = args.content.content(environment)?;
     main.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
-    let fail = |problems: Problems| super::problems(&problems);
+    let fail = |problems: Problems| common::problems(&problems);
     let early = early.map(|early| early.finish()).transpose().map_err(fail)?;
     let image = main.finish().map_err(fail)?;
     for path in image.left_out() {
@@ -289,7 +289,7 @@ fn not_made(output: &Path, problems: &Problems) -> Failure {
         Problem::Write { source } => Some(source),
         _ => None,
     });
-    let Some(source) = written else { return super::problems(problems) };
+    let Some(source) = written else { return common::problems(problems) };
     let others = problems.iter().filter(|problem| !matches!(problem, Problem::Write { .. }));
     others.for_each(|problem| ui::error(&crate::cli::error::chain(problem)));
     not_written(output, source)

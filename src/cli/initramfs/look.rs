@@ -18,21 +18,11 @@ use vmtest::initramfs::{Problem, Problems};
 use vmtest::options::Environment;
 use vmtest_guest::proto::Bytes;
 
+use super::args::{ExtractArgs, LsArgs, Sort, WhyArgs};
+use super::common::{guarded, problems};
 use super::options::ContentArgs;
-use super::{ExtractArgs, LsArgs, WhyArgs, guarded};
 use crate::cli::error::{Failure, UNAVAILABLE};
 use crate::cli::ui;
-
-/// Orders of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Sort {
-    /// As in the archive.
-    Archive,
-    /// By path.
-    Name,
-    /// The largest first.
-    Size,
-}
 
 fn open(path: &Path) -> Result<Source, Failure> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
@@ -434,7 +424,7 @@ pub(super) fn why(args: WhyArgs, environment: &Environment) -> Result<u8, Failur
     if let Some(library) = &args.missing {
         return missing(library, &result, &content.main.notes());
     }
-    let image = result.map_err(|problems| super::problems(&problems))?;
+    let image = result.map_err(|found| problems(&found))?;
     answer(&args, &Report::new(content.arch, &image, None))
 }
 

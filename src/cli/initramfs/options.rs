@@ -177,7 +177,9 @@ impl ContentArgs {
         self.apply(&mut builder)?;
         let early = match paths.is_empty() {
             true => None,
-            false => Some(microcode::early(arch, &paths).map_err(|err| super::problems(&err))?),
+            false => {
+                Some(microcode::early(arch, &paths).map_err(|err| super::common::problems(&err))?)
+            }
         };
         Ok(Content { arch, early, main: builder, compress })
     }

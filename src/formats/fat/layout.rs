@@ -5,7 +5,8 @@ use std::collections::hash_map::Entry;
 
 use super::names::{self, RECORD};
 use super::{
-    Disk, Fault, Kind, MAX_DIR_RECORDS, MAX_FILE_BYTES, Problem, SECTOR, Tree, Unstorable,
+    Disk, Fault, Kind, MAX_BYTES, MAX_DIR_RECORDS, MAX_FILE_BYTES, Problem, SECTOR, Tree,
+    Unstorable,
 };
 
 /// What a file system is told apart by: the number of clusters and nothing else.
@@ -43,9 +44,6 @@ impl FatKind {
 /// Drivers disagree by a few clusters about where one kind ends; so says the specification, and
 /// advises to stay 16 away from the bounds.
 const MARGIN: u64 = 16;
-
-/// The greatest image: the number of its sectors is stored in 32 bits.
-pub(super) const MAX_BYTES: u64 = u32::MAX as u64 * SECTOR;
 
 /// Where the partition begins: 1 MiB, as every partitioning program has it.
 const PARTITION_START: u64 = (1 << 20) / SECTOR;

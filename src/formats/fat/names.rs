@@ -6,10 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Fault;
+use super::{Fault, MAX_UNITS};
 
-/// The greatest length of a long name in UTF-16 units.
-pub(super) const MAX_UNITS: usize = 255;
 /// UTF-16 units in one record of a long name.
 const UNITS_PER_RECORD: usize = 13;
 /// Bytes of a record.

@@ -1,0 +1,480 @@
+//! The manifest: what an image shall contain, as a TOML file. `docs/images.md` is its reference,
+//! `docs/manifest.schema.json` its schema.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+use vmtest_guest::proto::Bytes;
+
+use crate::initramfs::entry::Node;
+use crate::initramfs::gather::builder::Builder;
+use crate::initramfs::gather::modules::{self, ModulesRequest};
+use crate::initramfs::gather::scan::Attributes;
+use crate::initramfs::gather::uroot::Role;
+
+/// A manifest as it is written. Relative paths of the host are relative to the manifest's
+/// directory.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Manifest {
+    /// The guest's architecture: amd64, i386, arm64, arm, riscv64. Default: the host's.
+    pub arch: Option<String>,
+    /// Where libraries and interpreters are looked for. Default: /
+    pub sysroot: Option<PathBuf>,
+    /// Further directories with libraries.
+    pub lib_dirs: Vec<PathBuf>,
+    /// Libraries that may be missing.
+    pub allow_missing: Vec<String>,
+    /// Where two requests give one path different content, take the later one.
+    #[serde(rename = "override")]
+    pub take_later: bool,
+    /// Base archives, of any number of segments, compressed or not. They replace the default one.
+    pub base: Vec<PathBuf>,
+    /// Leave the default base archive out.
+    pub no_base: bool,
+    /// Keep the init of the base archive; another one becomes `inito`.
+    pub use_init: bool,
+    /// The command that /init leads to: a path in the image, or the name of a program in it.
+    pub init: Option<String>,
+    /// The command that /bin/sh and /bin/defaultsh lead to.
+    pub default_sh: Option<String>,
+    /// The command that u-root's init runs, with arguments, quoted as in a shell.
+    pub uinit: Option<String>,
+    /// Keep the modes of the host's files instead of normalising them.
+    pub preserve_modes: bool,
+    /// Keep owner and group of the host's files instead of making everything root's.
+    pub preserve_owner: bool,
+    /// Compression: none, gzip, zstd, lz4 or xz, with `:LEVEL`; or auto. Default: none.
+    pub compress: Option<String>,
+    /// Microcode for an early segment: files or directories.
+    pub microcode: Vec<PathBuf>,
+    /// Time of all entries, in seconds since 1970. Default: SOURCE_DATE_EPOCH, else 0.
+    pub mtime: Option<u32>,
+    /// Files and directories of the host, as they are.
+    #[schemars(with = "Vec<FileEntry>")]
+    pub file: Vec<Spanned<FileEntry>>,
+    /// Programs with everything they need.
+    #[schemars(with = "Vec<BinEntry>")]
+    pub bin: Vec<Spanned<BinEntry>>,
+    /// Files with content that stands in the manifest.
+    #[schemars(with = "Vec<TextEntry>")]
+    pub text: Vec<Spanned<TextEntry>>,
+    /// Directories.
+    #[schemars(with = "Vec<DirEntry>")]
+    pub dir: Vec<Spanned<DirEntry>>,
+    /// Symbolic links.
+    #[schemars(with = "Vec<SymlinkEntry>")]
+    pub symlink: Vec<Spanned<SymlinkEntry>>,
+    /// Device nodes and named pipes.
+    #[schemars(with = "Vec<NodeEntry>")]
+    pub node: Vec<Spanned<NodeEntry>>,
+    /// One program under many names.
+    #[schemars(with = "Vec<MulticallEntry>")]
+    pub multicall: Vec<Spanned<MulticallEntry>>,
+    /// Kernel modules with all they depend on.
+    #[schemars(with = "Vec<ModulesEntry>")]
+    pub modules: Vec<Spanned<ModulesEntry>>,
+}
+
+/// `[[file]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FileEntry {
+    /// Path of the host.
+    pub src: PathText,
+    /// Path in the image. Default: that of the host.
+    pub dest: Option<PathText>,
+    /// Take what a symbolic link leads to instead of the link.
+    #[serde(default)]
+    pub follow: bool,
+}
+
+/// `[[bin]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BinEntry {
+    /// Path of the host.
+    pub src: PathText,
+    /// Path in the image. Default: that of the host.
+    pub dest: Option<PathText>,
+}
+
+/// `[[text]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TextEntry {
+    /// Path in the image.
+    pub dest: PathText,
+    /// The file's content.
+    pub content: String,
+    /// Permissions, octal. Default: 0644.
+    pub mode: Option<Octal>,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// `[[dir]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DirEntry {
+    /// Path in the image.
+    pub dest: PathText,
+    /// Permissions, octal. Default: 0755.
+    pub mode: Option<Octal>,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// `[[symlink]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SymlinkEntry {
+    /// Path in the image.
+    pub dest: PathText,
+    /// The link's text.
+    pub target: PathText,
+}
+
+/// `[[node]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NodeEntry {
+    /// Path in the image.
+    pub dest: PathText,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: NodeKind,
+    /// Major number of a device.
+    #[serde(default)]
+    pub major: u32,
+    /// Minor number of a device.
+    #[serde(default)]
+    pub minor: u32,
+    /// Permissions, octal. Default: 0600.
+    pub mode: Option<Octal>,
+    /// Owner.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group.
+    #[serde(default)]
+    pub gid: u32,
+}
+
+/// Kinds of nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeKind {
+    /// Character device.
+    Char,
+    /// Block device.
+    Block,
+    /// Named pipe.
+    Fifo,
+}
+
+/// `[[multicall]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MulticallEntry {
+    /// Path of the host: becomes `bbin/bb`.
+    pub binary: PathText,
+    /// Names: `bbin/NAME` leads to it.
+    pub names: Vec<String>,
+}
+
+/// `[[modules]]`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModulesEntry {
+    /// `…/lib/modules/RELEASE`
+    pub dir: PathBuf,
+    /// Names or aliases, with parameters after a blank: `virtio_net napi_tx=1`.
+    pub names: Vec<String>,
+    /// `…/lib/firmware`
+    pub firmware: Option<PathBuf>,
+}
+
+/// A path: a string, or an array of numbers for bytes that are no UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct PathText(Bytes);
+
+impl PathText {
+    fn os(&self) -> &OsStr {
+        self.0.as_os_str()
+    }
+}
+
+impl JsonSchema for PathText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PathText".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A string, or an array of numbers for bytes that are no UTF-8.",
+            "oneOf": [
+                { "type": "string", "minLength": 1 },
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": { "type": "integer", "minimum": 0, "maximum": 255 }
+                }
+            ]
+        })
+    }
+}
+
+/// Permissions as people write them: a string of octal digits. A bare number would be decimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Octal(pub u32);
+
+impl TryFrom<String> for Octal {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Octal, String> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o7777 && !text.starts_with('+') => Ok(Octal(mode)),
+            _ => Err(format!("`{text}` is no mode: write octal digits, \"0755\"")),
+        }
+    }
+}
+
+impl JsonSchema for Octal {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Octal".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Permissions: octal digits.",
+            "type": "string",
+            "pattern": "^[0-7]{1,5}$"
+        })
+    }
+}
+
+/// A manifest that cannot be used. The text shows the line.
+#[derive(Debug, thiserror::Error)]
+#[error("manifest `{}` cannot be used: {text}", path.display())]
+pub struct ManifestError {
+    /// The file.
+    pub path: PathBuf,
+    /// Line, its text, and what is wrong with it.
+    pub text: String,
+}
+
+impl Manifest {
+    /// Parses a manifest; `path` is for messages.
+    ///
+    /// # Errors
+    /// Everything that TOML or the manifest's form forbids, unknown keys among it, and keys that
+    /// contradict each other.
+    pub fn parse(path: &Path, text: &str) -> Result<Manifest, ManifestError> {
+        let fail = |text: String| ManifestError { path: path.to_owned(), text };
+        let manifest: Manifest =
+            toml::from_str(text).map_err(|err| fail(err.to_string().trim_end().to_owned()))?;
+        let contradiction = match &manifest {
+            Manifest { no_base: true, base, .. } if !base.is_empty() => "`base`",
+            Manifest { no_base: true, use_init: true, .. } => "`use-init = true`",
+            _ => return Ok(manifest),
+        };
+        Err(fail(format!("{contradiction} means nothing beside `no-base = true`: leave one out")))
+    }
+
+    /// The JSON schema.
+    pub fn schema() -> String {
+        let schema = schemars::schema_for!(Manifest);
+        let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Adds what the manifest says to a builder. `arch`, `compress`, `microcode` and `mtime` are for
+    /// the caller. `path` and `text` are what it was parsed from.
+    pub fn apply(&self, path: &Path, text: &str, builder: &mut Builder) {
+        // Destructured, so that nothing that is added above can be forgotten here.
+        let Manifest {
+            arch: _,
+            sysroot,
+            lib_dirs,
+            allow_missing,
+            take_later,
+            base,
+            no_base: _,
+            use_init,
+            init,
+            default_sh,
+            uinit,
+            preserve_modes,
+            preserve_owner,
+            compress: _,
+            microcode: _,
+            mtime: _,
+            file,
+            bin,
+            text: texts,
+            dir,
+            symlink,
+            node,
+            multicall,
+            modules,
+        } = self;
+        let home = path.parent().unwrap_or(Path::new(""));
+        let line = |span: std::ops::Range<usize>| {
+            let number = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            format!("manifest {}, line {number}", path.display())
+        };
+        let whole = format!("manifest {}", path.display());
+        if let Some(sysroot) = sysroot {
+            builder.sysroot(home.join(sysroot));
+        }
+        builder.library_dirs(lib_dirs.iter().map(|dir| home.join(dir)));
+        builder.allow_missing(allow_missing.iter().map(String::as_str));
+        if *take_later {
+            builder.take_later(true);
+        }
+        if *use_init {
+            builder.use_init(true);
+        }
+        if *preserve_modes || *preserve_owner {
+            builder.attributes(Attributes {
+                preserve_modes: *preserve_modes,
+                preserve_owner: *preserve_owner,
+            });
+        }
+        for base in base {
+            builder.by(&whole).base(home.join(base));
+        }
+        for entry in file {
+            let FileEntry { src, dest, follow } = entry.get_ref();
+            builder.by(line(entry.span()));
+            builder.file_os(&home.join(src.os()), Some(dest_of(src, dest)), *follow);
+        }
+        for entry in bin {
+            let BinEntry { src, dest } = entry.get_ref();
+            builder.by(line(entry.span()));
+            builder.binary_os(&home.join(src.os()), Some(dest_of(src, dest)));
+        }
+        for entry in texts {
+            let TextEntry { dest, content, mode, uid, gid } = entry.get_ref();
+            let mode = mode.map_or(0o644, |mode| mode.0);
+            builder.by(line(entry.span()));
+            builder.bytes(dest.os(), mode, content.as_bytes()).owner(*uid, *gid);
+        }
+        for entry in dir {
+            let DirEntry { dest, mode, uid, gid } = entry.get_ref();
+            let mode = mode.map_or(0o755, |mode| mode.0);
+            builder.by(line(entry.span())).dir(dest.os(), mode).owner(*uid, *gid);
+        }
+        for entry in symlink {
+            let SymlinkEntry { dest, target } = entry.get_ref();
+            builder.by(line(entry.span())).symlink(dest.os(), target.os());
+        }
+        for entry in node {
+            let NodeEntry { dest, kind, major, minor, mode, uid, gid } = entry.get_ref();
+            let kind = match kind {
+                NodeKind::Char => Node::Char,
+                NodeKind::Block => Node::Block,
+                NodeKind::Fifo => Node::Fifo,
+            };
+            let mode = mode.map_or(0o600, |mode| mode.0);
+            builder.by(line(entry.span()));
+            builder.node(dest.os(), mode, kind, (*major, *minor)).owner(*uid, *gid);
+        }
+        for entry in multicall {
+            let MulticallEntry { binary, names } = entry.get_ref();
+            builder.by(line(entry.span())).multicall(home.join(binary.os()), names);
+        }
+        for entry in modules {
+            let ModulesEntry { dir, names, firmware } = entry.get_ref();
+            builder.by(line(entry.span())).modules(ModulesRequest {
+                dir: home.join(dir),
+                modules: names.iter().map(|name| module_request(name)).collect(),
+                firmware: firmware.as_ref().map(|dir| home.join(dir)),
+            });
+        }
+        for (role, command) in [(Role::Init, init), (Role::Shell, default_sh), (Role::Uinit, uinit)]
+        {
+            if let Some(command) = command.as_ref().filter(|command| !command.is_empty()) {
+                builder.by(&whole).command(role, command);
+            }
+        }
+    }
+}
+
+/// Without a destination the path as written, not the joined one, decides.
+fn dest_of<'a>(src: &'a PathText, dest: &'a Option<PathText>) -> &'a OsStr {
+    dest.as_ref().unwrap_or(src).os()
+}
+
+/// `NAME` or `NAME key=value …`.
+pub fn module_request(text: &str) -> modules::Request {
+    let (name, params) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    modules::Request { params: params.trim().to_owned(), ..modules::Request::new(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        Manifest::parse(Path::new("vm.toml"), text)
+    }
+
+    #[test]
+    fn errors_show_the_line_and_the_key() {
+        for (text, line, word) in [
+            ("arch = \"arm\"\nsysrot = \"/x\"\n", "line 2", "sysrot"),
+            ("[[file]]\nsrc = \"a\"\nmode = \"0644\"\n", "line 3", "mode"),
+            ("[[dir]]\ndest = \"a\"\nmode = \"0888\"\n", "line 3", "0888"),
+            ("[[node]]\ndest = \"a\"\ntype = \"socket\"\n", "line 3", "socket"),
+            ("[[symlink]]\ndest = \"a\"\n", "line 1", "target"),
+        ] {
+            let err = parse(text).unwrap_err().to_string();
+            assert!(err.contains(line) && err.contains(word), "{err}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        for (text, word) in [
+            ("base = [\"a\"]\nno-base = true\n", "`base`"),
+            ("use-init = true\nno-base = true\n", "`use-init"),
+        ] {
+            let err = parse(text).unwrap_err().to_string();
+            assert!(err.contains(word) && err.contains("no-base"), "{err}");
+        }
+        assert!(parse("base = [\"a\"]\nno-base = false\nuse-init = true\n").is_ok());
+    }
+
+    #[test]
+    fn paths_may_be_any_bytes() {
+        let manifest = parse("[[symlink]]\ndest = [97, 255]\ntarget = \"x\\ny\"\n").unwrap();
+        let entry = manifest.symlink[0].get_ref();
+        assert_eq!(entry.dest.0.0, [97, 255]);
+        assert_eq!(entry.target.0.0, b"x\ny");
+    }
+
+    #[test]
+    fn the_schema_knows_every_key() {
+        let schema = Manifest::schema();
+        for key in
+            ["\"allow-missing\"", "\"override\"", "\"multicall\"", "\"additionalProperties\""]
+        {
+            assert!(schema.contains(key), "{key} is not in {schema}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What an image shall contain, as people write it down: manifests, templates.
+
+pub mod manifest;
+pub mod mkuimage;

@@ -1,0 +1,24 @@
+//! What a machine is put together from.
+
+use super::error::PlanError;
+use super::planner::Planner;
+
+/// Something a machine has.
+///
+/// Implement it to add a device that vmtest does not know; `examples/custom_device.rs` shows how.
+pub trait Device: std::fmt::Debug + Send + Sync {
+    /// Adds the device to the plan: arguments, kernel parameters, modules, files, mounts.
+    ///
+    /// Called once a plan, in the order of [`crate::options::Options::devices`]. It must be pure: the
+    /// same planner state gives the same additions.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the device cannot be had as asked for, on this architecture or beside
+    /// another device.
+    fn plan(&self, planner: &mut Planner) -> Result<(), PlanError>;
+
+    /// Whether the guest's root file system is on it, so that no image has to bring one.
+    fn is_root(&self) -> bool {
+        false
+    }
+}
