@@ -268,7 +268,7 @@ fn report(args: &ReportArgs, cancel: Cancel) -> Result<u8, Failure> {
             ));
         }
     }
-    let loaded = load(&args.input, cancel)?;
+    let loaded = load(&args.input, cancel.clone())?;
     let totals = Totals::new(&loaded.coverage);
     if !args.quiet {
         let rows = if args.files { Rows::Files } else { Rows::Directories };
@@ -291,8 +291,8 @@ fn report(args: &ReportArgs, cancel: Cancel) -> Result<u8, Failure> {
         }
     }
     if let Some(dir) = &args.html {
-        html::write(&loaded.coverage, &totals, dir)
-            .map_err(|error| Failure::unavailable(&error, Some(error.hint().to_owned())))?;
+        html::write(&loaded.coverage, &totals, dir, &cancel)
+            .map_err(|error| Failure::unavailable(&error, error.hint().map(str::to_owned)))?;
         ui::status(&format!("report: {}", dir.join("index.html").display()));
     }
     if let Some(wanted) = args.fail_under {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::problem::Problem;
+
 /// Why there is nothing to report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +22,14 @@ pub enum Error {
     Nothing {
         /// The directory.
         path: PathBuf,
+    },
+    /// A directory without runs, as far as it can be entered.
+    #[error("there is no coverage in {} that could be read: {problem}", path.display())]
+    Closed {
+        /// The directory.
+        path: PathBuf,
+        /// What of it cannot be entered.
+        problem: Problem,
     },
     /// No place for temporary files.
     #[error("cannot make a temporary directory")]
@@ -40,6 +50,7 @@ impl Error {
                 "give directories that `vmtest run --coverage DIR` wrote, lcov files (*.info), or \
                  JSON files of `vmtest coverage`",
             ),
+            Error::Closed { .. } => Some("who may read it?"),
             Error::Scratch { .. } => Some("TMPDIR says where temporary files go"),
             Error::Cancelled => None,
         }

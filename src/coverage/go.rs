@@ -4,9 +4,9 @@
 //! as the block that ran most of those that touch it: the line of an `if` is also where its body
 //! begins.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,15 +20,18 @@ use super::model::{FileCoverage, Line, TestId};
 use super::problem::Problem;
 use super::record::Object;
 use super::sources::{Base, Resolver};
+use super::text::{self, Count};
 use crate::causes::chain;
 
-/// A block with more lines is no block.
-const MAX_LINES: u32 = 1 << 20;
+/// A line behind this one is none: Go's compiler counts no further (`lineMax` of `cmd/internal/src`).
+const MAX_LINE: u32 = 1 << 20;
 /// How the files in Go's directory are called: what describes a program, what a process of it has
 /// counted, and text.
 pub(super) const META: &str = "covmeta.";
 pub(super) const COUNTERS: &str = "covcounters.";
 pub(super) const PROFILE: &str = ".coverprofile";
+/// What a program's description begins with.
+const META_MAGIC: [u8; 4] = [0, b'c', b'v', b'm'];
 /// The section with a program's build settings, and more than these ever are: each dependency is a line.
 const BUILD_INFO: &[u8] = b".go.buildinfo";
 const MAX_BUILD_INFO: u64 = 16 << 20;
@@ -39,7 +42,7 @@ pub struct Wrong {
     /// The line's number, from 1.
     pub line: u64,
     /// What is wrong with it.
-    pub why: &'static str,
+    pub why: String,
 }
 
 /// A block: its position and whether a profile counts or only tells.
@@ -49,7 +52,8 @@ struct Block {
     to: (u32, u32),
 }
 
-/// Reads a text profile; `file` gets each name and its coverage. Lines that are wrong are skipped.
+/// Reads a text profile; `file` gets each name and its coverage. Lines that are wrong are skipped and
+/// returned; counts that cannot be read count as not run.
 ///
 /// # Errors
 /// Reading fails.
@@ -66,14 +70,14 @@ pub fn read(
         if io::Read::take(&mut *reader, 1 << 20).read_until(b'\n', &mut bytes)? == 0 {
             break;
         }
-        let text = String::from_utf8_lossy(&bytes);
+        let text = text::escaped(&bytes);
         let text = text.trim();
         if text.is_empty() {
             continue;
         }
-        let mut fail = |why| {
+        let mut fail = |why: &str| {
             if wrong.len() < 100 {
-                wrong.push(Wrong { line: number, why });
+                wrong.push(Wrong { line: number, why: why.to_owned() });
             }
         };
         if text.starts_with("mode: ") {
@@ -85,37 +89,57 @@ pub fn read(
         }
         match block(text) {
             Some((name, block, count)) => {
+                if let Some(why) = count.wrong {
+                    fail(&format!("a block's count {why}"));
+                }
                 // Several packages' tests may each have counted a block.
                 let blocks = match files.get_mut(name) {
                     Some(blocks) => blocks,
                     None => files.entry(name.to_owned()).or_default(),
                 };
                 let known = blocks.entry(block).or_insert(0);
-                *known = known.saturating_add(count);
+                *known = known.saturating_add(count.value);
             }
             None => fail("this is no block of a profile"),
         }
     }
     for (name, blocks) in files {
-        let mut lines: BTreeMap<u32, u64> = BTreeMap::new();
-        for (block, count) in blocks {
-            // A block that ends before a line's first column does not touch it.
-            let last = if block.to.1 <= 1 { block.to.0 - 1 } else { block.to.0 };
-            for line in block.from.0..=last.max(block.from.0) {
-                let known = lines.entry(line).or_insert(0);
-                *known = count.max(*known);
-            }
-        }
-        let lines = lines.into_iter().map(|(line, count)| Line { line, count }).collect();
-        file(&name, FileCoverage::new(lines, Vec::new(), Vec::new()));
+        file(&name, FileCoverage::new(lines(&blocks), Vec::new(), Vec::new()));
     }
     Ok(wrong)
 }
 
+/// The lines that blocks touch, each with the highest count, in one pass: the blocks that begin on a
+/// line join those that are open, the highest of which is on top.
+fn lines(blocks: &BTreeMap<Block, u64>) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut open: BinaryHeap<(u64, u32)> = BinaryHeap::new();
+    let mut blocks = blocks.iter().peekable();
+    let mut line = 0;
+    loop {
+        while open.peek().is_some_and(|(_, last)| *last < line) {
+            open.pop();
+        }
+        if open.is_empty() {
+            let Some((next, _)) = blocks.peek() else { return lines };
+            line = line.max(next.from.0);
+        }
+        while let Some((block, count)) = blocks.next_if(|(block, _)| block.from.0 <= line) {
+            // A block that ends before a line's first column does not touch it.
+            let last = if block.to.1 <= 1 { block.to.0 - 1 } else { block.to.0 };
+            open.push((*count, last.max(block.from.0)));
+        }
+        if let Some((count, _)) = open.peek() {
+            lines.push(Line { line, count: *count });
+        }
+        line += 1;
+    }
+}
+
 /// `example.com/m/f.go:4.21,5.11 1 1`: from, to, statements, count.
-fn block(text: &str) -> Option<(&str, Block, u64)> {
+fn block(text: &str) -> Option<(&str, Block, Count)> {
     let mut words = text.rsplitn(3, ' ');
-    let count = words.next()?.parse().ok()?;
+    let count = text::count(words.next()?);
     words.next()?.parse::<u32>().ok()?;
     let (name, range) = words.next()?.rsplit_once(':')?;
     let (from, to) = range.split_once(',')?;
@@ -124,7 +148,7 @@ fn block(text: &str) -> Option<(&str, Block, u64)> {
         Some((line.parse::<u32>().ok()?, column.parse::<u32>().ok()?))
     };
     let (from, to) = (position(from)?, position(to)?);
-    let sane = from.0 > 0 && from <= to && to.0 - from.0 < MAX_LINES && !name.is_empty();
+    let sane = from.0 > 0 && from <= to && to.0 <= MAX_LINE && !name.is_empty();
     sane.then_some((name, Block { from, to }, count))
 }
 
@@ -171,7 +195,7 @@ pub(crate) fn profiles(collector: &Collector<'_>, test: TestId, dir: &Path, obje
         collector.problem(problem);
     }
     for path in paths.iter().filter(|path| name(path).ends_with(PROFILE)) {
-        text(collector, test, path, path, &resolver);
+        profile(collector, test, path, path, &resolver);
     }
 }
 
@@ -185,7 +209,7 @@ fn meta(counters: &Path) -> String {
     META.to_owned() + name.split('.').nth(1).unwrap_or_default()
 }
 
-fn text(
+fn profile(
     collector: &Collector<'_>,
     test: TestId,
     path: &Path,
@@ -208,8 +232,9 @@ fn text(
     }
 }
 
-/// Converts counters. Go's tool gives up at the first file that it cannot read: then each is tried
-/// alone, and those that can be read are converted together.
+/// Converts counters. Go's tool gives up at the first file that it cannot read, and where programs of
+/// one call count in different ways (`-covermode`): each way has a call of its own, and where that
+/// fails, each file.
 fn counters(
     collector: &Collector<'_>,
     test: TestId,
@@ -221,25 +246,33 @@ fn counters(
         Problem::at(dir, "there is no `go` to convert it")
             .hint("install Go 1.20 or newer, or name it with --go")
     })?;
-    let profile = match convert(collector, &go, dir, files) {
-        Err(_) if files.len() > 1 && !collector.tools.cancel.is_cancelled() => {
-            let good = |file: &&&Path| match convert(collector, &go, file, &[**file]) {
-                Ok(_) => true,
-                Err(problem) => {
-                    collector.problem(problem);
-                    false
+    let mut modes: BTreeMap<Option<[u8; 2]>, Vec<&Path>> = BTreeMap::new();
+    for file in files {
+        modes.entry(mode(&file.with_file_name(meta(file)))).or_default().push(file);
+    }
+    for files in modes.into_values() {
+        match convert(collector, &go, dir, &files) {
+            Ok(text) => profile(collector, test, text.path(), dir, resolver),
+            Err(_) if files.len() > 1 && !collector.tools.cancel.is_cancelled() => {
+                for file in files {
+                    match convert(collector, &go, file, &[file]) {
+                        Ok(text) => profile(collector, test, text.path(), file, resolver),
+                        Err(problem) => collector.problem(problem),
+                    }
                 }
-            };
-            let files: Vec<&Path> = files.iter().filter(good).copied().collect();
-            if files.is_empty() {
-                return Ok(());
             }
-            convert(collector, &go, dir, &files)?
+            Err(problem) => collector.problem(problem),
         }
-        done => done?,
-    };
-    text(collector, test, profile.path(), dir, resolver);
+    }
     Ok(())
+}
+
+/// How a program counts: what its description says of mode and granularity (`MetaFileHeader` of Go's
+/// `internal/coverage`); `None` where it does not.
+fn mode(meta: &Path) -> Option<[u8; 2]> {
+    let mut head = [0; 50];
+    File::open(meta).ok()?.read_exact(&mut head).ok()?;
+    (head[..4] == META_MAGIC).then_some([head[48], head[49]])
 }
 
 /// `go tool covdata textfmt` of these counters; `object` is what a problem is about.

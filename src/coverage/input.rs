@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -27,25 +27,39 @@ pub(crate) enum Input {
     Json(PathBuf),
 }
 
-/// Finds what there is to read in what was given; also says what was given twice.
-pub(crate) fn find(given: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Input>, Error> {
-    let mut found = Vec::new();
+/// What there is to read, and what of it cannot be.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    pub(crate) found: Vec<Input>,
+    pub(crate) problems: Vec<Problem>,
+    /// What was given twice, and links that lead nowhere.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Finds what there is to read in what was given.
+pub(crate) fn find(given: &[PathBuf]) -> Result<Inputs, Error> {
+    let mut inputs = Inputs::default();
     let mut seen: HashMap<PathBuf, ()> = HashMap::new();
     for path in given {
         let metadata =
             fs::metadata(path).map_err(|source| Error::Input { path: path.clone(), source })?;
-        let before = found.len();
+        let before = inputs.found.len();
         if metadata.is_dir() {
-            runs(path, &mut found);
-            if found.len() == before {
-                return Err(Error::Nothing { path: path.clone() });
+            runs(path, &mut inputs);
+            if inputs.found.len() == before {
+                let closed = inputs.problems.iter().any(|p| Path::new(&p.object).starts_with(path));
+                return Err(match inputs.problems.pop().filter(|_| closed) {
+                    Some(problem) => Error::Closed { path: path.clone(), problem },
+                    None => Error::Nothing { path: path.clone() },
+                });
             }
         } else if path.extension().is_some_and(|extension| extension == "json") {
-            found.push(Input::Json(path.clone()));
+            inputs.found.push(Input::Json(path.clone()));
         } else {
-            found.push(Input::Lcov(path.clone()));
+            inputs.found.push(Input::Lcov(path.clone()));
         }
     }
+    let Inputs { found, notes, .. } = &mut inputs;
     found.retain(|input| {
         let (Input::Run(path) | Input::Lcov(path) | Input::Json(path)) = input;
         let full = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
@@ -55,36 +69,71 @@ pub(crate) fn find(given: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Inp
         }
         new
     });
-    Ok(found)
+    Ok(inputs)
 }
 
 /// The runs in a directory, in order, also behind links.
-fn runs(dir: &Path, found: &mut Vec<Input>) {
+fn runs(dir: &Path, inputs: &mut Inputs) {
     let mut walk = WalkDir::new(dir).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = walk.next() {
-        let Ok(entry) = entry else { continue };
-        if (entry.file_type().is_dir() || entry.depth() == 0) && is_run(entry.path()) {
-            found.push(Input::Run(entry.path().to_owned()));
-            walk.skip_current_dir();
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What a link back leads to is walked as itself.
+            Err(error) if error.loop_ancestor().is_some() => continue,
+            Err(error) => {
+                let path = error.path().unwrap_or(dir);
+                match error.io_error() {
+                    Some(why) if why.kind() == io::ErrorKind::NotFound => {
+                        inputs.notes.push(format!("{} leads nowhere", path.display()));
+                    }
+                    Some(why) => inputs.problems.push(closed(path, why)),
+                    None => inputs.problems.push(Problem::at(path, &error)),
+                }
+                continue;
+            }
+        };
+        if !entry.file_type().is_dir() && entry.depth() > 0 {
+            continue;
+        }
+        match is_run(entry.path()) {
+            Ok(true) => {
+                inputs.found.push(Input::Run(entry.path().to_owned()));
+                walk.skip_current_dir();
+            }
+            Ok(false) => {}
+            Err(problem) => inputs.problems.push(problem),
         }
     }
 }
 
+fn closed(path: &Path, why: &io::Error) -> Problem {
+    Problem::at(path, format!("cannot be entered: {why}"))
+        .hint("what is in it is not in the report: who may read it?")
+}
+
 /// Whether a directory is a run's; one that was killed left no record.
-fn is_run(dir: &Path) -> bool {
+fn is_run(dir: &Path) -> Result<bool, Problem> {
+    for part in [FILE, KERNEL_TAR] {
+        match fs::metadata(dir.join(part)) {
+            Ok(metadata) if metadata.is_file() => return Ok(true),
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(closed(dir, &why));
+            }
+            _ => {}
+        }
+    }
     let has = |part: &str, wanted: &dyn Fn(&str) -> bool| {
+        // One that cannot be read is found, and told, as a directory of its own.
         fs::read_dir(dir.join(part)).is_ok_and(|entries| {
             entries.flatten().any(|entry| wanted(&entry.file_name().to_string_lossy()))
         })
     };
-    dir.join(FILE).is_file()
-        || dir.join(KERNEL_TAR).is_file()
-        || has(LLVM_DIR, &|name| name.ends_with(".profraw"))
+    Ok(has(LLVM_DIR, &|name| name.ends_with(".profraw"))
         || has(GO_DIR, &|name| {
             name.starts_with(go::META)
                 || name.starts_with(go::COUNTERS)
                 || name.ends_with(go::PROFILE)
-        })
+        }))
 }
 
 /// Reads everything. Runs of one name and architecture are one test.
@@ -202,6 +251,8 @@ fn lcov_file(collector: &Collector<'_>, path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -219,16 +270,18 @@ mod tests {
         fs::write(at("other/go/x.coverprofile"), "").unwrap();
         fs::create_dir_all(at("far/run/go")).unwrap();
         fs::write(at("far/run/go/covcounters.x"), "").unwrap();
-        std::os::unix::fs::symlink("../far/run", at("suite/link")).unwrap();
-        std::os::unix::fs::symlink("../suite", at("far/loop")).unwrap();
-        let mut notes = Vec::new();
+        symlink("../far/run", at("suite/link")).unwrap();
+        symlink("../suite", at("far/loop")).unwrap();
         let given = [at("suite"), at("suite/b/../a"), at("other")];
-        let found = find(&given, &mut notes).unwrap();
+        symlink("nowhere", at("suite/gone")).unwrap();
+        let Inputs { found, problems, notes } = find(&given).unwrap();
         let expected = ["suite/a", "suite/b", "suite/c", "suite/link", "other"]
             .map(|path| Input::Run(at(path)));
         assert_eq!(found, expected);
-        assert_eq!(notes.len(), 1);
-        assert!(matches!(find(&[at("suite/d")], &mut notes), Err(Error::Nothing { .. })));
-        assert!(matches!(find(&[at("absent")], &mut notes), Err(Error::Input { .. })));
+        assert_eq!(problems, []);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].ends_with("suite/gone leads nowhere"), "{notes:?}");
+        assert!(matches!(find(&[at("suite/d")]), Err(Error::Nothing { .. })));
+        assert!(matches!(find(&[at("absent")]), Err(Error::Input { .. })));
     }
 }

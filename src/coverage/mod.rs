@@ -21,6 +21,7 @@ pub mod record;
 pub mod run_dir;
 mod sources;
 pub mod table;
+mod text;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -58,14 +59,14 @@ pub struct Loaded {
 /// # Errors
 /// Something that was given is not there, or has no coverage in it.
 pub fn load(given: &[PathBuf], tools: &Tools, sources: &Sources) -> Result<Loaded, Error> {
-    let mut notes = Vec::new();
-    let inputs = input::find(given, &mut notes)?;
+    let input::Inputs { found, problems: closed, mut notes } = input::find(given)?;
     let scratch = tempfile::Builder::new()
         .prefix("vmtest-coverage-")
         .tempdir()
         .map_err(|source| Error::Scratch { source })?;
     let collector = Collector::new(tools, sources, scratch.path());
-    input::read(&collector, &inputs, &mut notes);
+    closed.into_iter().for_each(|problem| collector.problem(problem));
+    input::read(&collector, &found, &mut notes);
     let (coverage, mut problems) = collector.finish();
     if tools.cancel.is_cancelled() {
         return Err(Error::Cancelled);

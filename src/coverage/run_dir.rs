@@ -176,10 +176,13 @@ impl RunDir {
         let mut any = false;
         for (kind, name) in [(Kind::Llvm, LLVM_DIR), (Kind::Go, GO_DIR), (Kind::Gcc, GCC_DIR)] {
             let path = self.path.join(name);
-            let (files, bytes) = size(&path);
-            if files == 0 {
+            let Size { files, bytes, closed } = size(&path);
+            if let Some(why) = closed {
+                record.missing.push(Missing { kind, why });
+            } else if files == 0 {
                 let _ = fs::remove_dir_all(&path);
-            } else {
+            }
+            if files > 0 {
                 any = true;
                 record.collected.push(Collected { kind, files, bytes });
                 let _ = fs::set_permissions(&path, Permissions::from_mode(0o755));
@@ -236,14 +239,30 @@ impl Drop for RunDir {
     }
 }
 
-/// Files below a directory, and the sum of their sizes.
-fn size(dir: &Path) -> (u64, u64) {
-    walkdir::WalkDir::new(dir)
-        .into_iter()
-        .flatten()
-        .filter(|entry| entry.file_type().is_file())
-        .filter_map(|entry| entry.metadata().ok())
-        .fold((0, 0), |(files, bytes), metadata| (files + 1, bytes + metadata.len()))
+/// What is below a directory.
+#[derive(Debug, Default)]
+struct Size {
+    files: u64,
+    bytes: u64,
+    /// Why it is more than that, perhaps: a directory or file that may not be looked at.
+    closed: Option<String>,
+}
+
+fn size(dir: &Path) -> Size {
+    let mut size = Size::default();
+    for entry in walkdir::WalkDir::new(dir) {
+        match entry.and_then(|entry| Ok((entry.file_type().is_file(), entry.metadata()?))) {
+            Ok((true, metadata)) => {
+                size.files += 1;
+                size.bytes += metadata.len();
+            }
+            Ok((false, _)) => {}
+            Err(error) => {
+                size.closed.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    size
 }
 
 /// A name for a directory made of any text.

@@ -43,6 +43,7 @@ pub(crate) struct Run {
     /// Empty at the end, or something was left behind.
     tmp: tempfile::TempDir,
     mark: String,
+    plain: bool,
 }
 
 /// A run that has not ended.
@@ -77,6 +78,7 @@ pub(crate) fn vmtest<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
         cwd: PathBuf::from("."),
         tmp: tempfile::tempdir().expect("a temporary directory"),
         mark: format!("{}.{number}", std::process::id()),
+        plain: false,
     }
 }
 
@@ -110,9 +112,21 @@ impl Run {
         self
     }
 
+    /// Modes of files count, also where the tests run as root.
+    pub(crate) fn bound_by_modes(mut self) -> Run {
+        self.plain = true;
+        self
+    }
+
     /// Starts it.
     pub(crate) fn start(self) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmtest"));
+        if self.plain && rustix::process::geteuid().is_root() {
+            command = Command::new("setpriv");
+            command
+                .args(["--bounding-set", "-dac_override,-dac_read_search"])
+                .arg(env!("CARGO_BIN_EXE_vmtest"));
+        }
         command
             .args(&self.args)
             .current_dir(&self.cwd)

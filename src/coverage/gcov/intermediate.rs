@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead};
 
 use crate::coverage::model::{Branch, FileCoverage, Function, Line};
+use crate::coverage::text;
 
 #[derive(Default)]
 struct Source {
@@ -17,11 +18,16 @@ struct Source {
     ways: HashMap<u32, u32>,
 }
 
-/// Reads a file; `file` gets name and coverage of each source.
+/// Reads a file; `file` gets name and coverage of each source. Returns what is wrong with a count, which
+/// counts as not run then. Names that are no UTF-8 have `\xNN` for the bytes that are none.
+///
+/// # Errors
+/// Reading fails, or a line is none of gcov's.
 pub(super) fn read(
     reader: &mut dyn BufRead,
     mut file: impl FnMut(&str, FileCoverage),
-) -> io::Result<()> {
+) -> io::Result<Option<String>> {
+    let mut wrong = None;
     let mut source: Option<Source> = None;
     let mut finish = |source: Option<Source>| {
         if let Some(source) = source {
@@ -29,32 +35,40 @@ pub(super) fn read(
             file(&source.name, coverage);
         }
     };
-    for line in reader.lines() {
+    for line in reader.split(b'\n') {
         let line = line?;
+        let line = text::escaped(&line);
         let Some((key, value)) = line.split_once(':') else { continue };
         if key == "file" {
             finish(source.take());
             source = Some(Source { name: value.to_owned(), ..Source::default() });
             continue;
         }
-        let read = source.as_mut().map(|source| source.field(key, value));
-        if read != Some(Some(())) {
-            return Err(io::Error::other(format!("`{line}` is no line of gcov's")));
+        let read = source.as_mut().map(|source| (source.field(key, value), &source.name));
+        match read {
+            Some((Some(count), name)) => {
+                if let Some(why) = count {
+                    wrong.get_or_insert_with(|| format!("a count of {name} {why}"));
+                }
+            }
+            _ => return Err(io::Error::other(format!("`{line}` is no line of gcov's"))),
         }
     }
     finish(source);
-    Ok(())
+    Ok(wrong)
 }
 
 impl Source {
-    fn field(&mut self, key: &str, value: &str) -> Option<()> {
+    /// `None` if it cannot be read, else what is wrong with its count.
+    fn field(&mut self, key: &str, value: &str) -> Option<Option<&'static str>> {
         match key {
             "lcount" => {
                 let mut parts = value.split(',');
-                let (line, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+                let (line, count) = (parts.next()?.parse().ok()?, text::count(parts.next()?));
                 if line > 0 {
-                    self.lines.push(Line { line, count });
+                    self.lines.push(Line { line, count: count.value });
                 }
+                return Some(count.wrong);
             }
             "function" => {
                 let mut parts = value.splitn(3, ',');
@@ -62,11 +76,12 @@ impl Source {
                 let (second, rest) = (parts.next()?, parts.next()?);
                 // Some versions say the last line, too.
                 let (count, name) = match rest.split_once(',') {
-                    Some((count, name)) if count.parse::<u64>().is_ok() => (count, name),
+                    Some((count, name)) if count.parse::<i128>().is_ok() => (count, name),
                     _ => (second, rest),
                 };
-                let name = name.to_owned();
-                self.functions.push(Function { name, line, count: count.parse().ok()? });
+                let (name, count) = (name.to_owned(), text::count(count));
+                self.functions.push(Function { name, line, count: count.value });
+                return Some(count.wrong);
             }
             "branch" => {
                 let (line, how) = value.split_once(',')?;
@@ -84,7 +99,7 @@ impl Source {
             // The versions of gcov's that wrote this form had more keys.
             _ => {}
         }
-        Some(())
+        Some(None)
     }
 }
 
@@ -104,6 +119,17 @@ mod tests {
         assert_eq!(functions, [("sq", 3, 10), ("main", 5, 1)]);
         assert_eq!(found[0].1.summary().branches.hit, 1);
         assert_eq!(found[1].1.branches()[0].taken, None);
+    }
+
+    #[test]
+    fn a_negative_count_counts_as_not_run_and_is_told() {
+        let text = b"file:a\xff.c\nlcount:1,-3\nlcount:2,1\nfunction:1,-3,f\n";
+        let mut found = Vec::new();
+        let wrong = read(&mut text.as_slice(), |name, file| found.push((name.to_owned(), file)));
+        let wrong = wrong.unwrap().unwrap();
+        assert!(wrong.starts_with("a count of a\\xff.c is negative"), "{wrong}");
+        assert_eq!(found[0].1.count(1), Some(0));
+        assert_eq!(found[0].1.functions()[0].count, 0);
     }
 
     #[test]

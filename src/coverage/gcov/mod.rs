@@ -12,9 +12,10 @@ mod programs;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::mpsc::SyncSender;
 
 use crate::formats::gcov::{self, End, FileKind, Head, Writer};
@@ -23,6 +24,8 @@ use super::collect::{Collector, in_parallel};
 use super::model::{FileCoverage, TestId};
 use super::problem::Problem;
 use super::sources::Resolver;
+use super::text;
+use super::tools::{Finished, ToolError};
 use crate::causes::chain;
 
 pub(crate) use kernel::kernel;
@@ -172,12 +175,11 @@ fn convert(
             }
             let add = |index: usize, dir: Option<&str>, name: &str, file: FileCoverage| {
                 // clang does not tell where it was called: near the notes.
-                let near = || batch.dirs.get(index).and_then(|dir| dir.to_str());
-                collector.add(test, resolver, dir.or_else(near), name, file);
+                let near =
+                    batch.dirs.get(index).map(|dir| text::escaped(dir.as_os_str().as_bytes()));
+                collector.add(test, resolver, dir.or(near.as_deref()), name, file);
             };
-            if let Err(problems) = run(collector, &batch, &add) {
-                problems.into_iter().for_each(|problem| collector.problem(problem));
-            }
+            run(collector, &batch, &add);
         },
     );
 }
@@ -185,69 +187,123 @@ fn convert(
 /// Gets an object's number, the directory that names are relative to, a source's name and coverage.
 type Add<'a> = dyn Fn(usize, Option<&str>, &str, FileCoverage) + 'a;
 
-/// Calls the tool for a batch.
-fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) -> Result<(), Vec<Problem>> {
-    let all = |why: String, hint: Option<String>| -> Vec<Problem> {
-        let objects = batch.objects.iter();
-        objects
-            .map(|name| Problem { object: name.clone(), why: why.clone(), hint: hint.clone() })
-            .collect()
+/// Converts a batch. One object that the tool chokes on does not cost the others: they are converted
+/// one by one then.
+fn run(collector: &Collector<'_>, batch: &Batch, add: &Add<'_>) {
+    let about = |index: usize, why: &str, hint: Option<&String>| {
+        let object = batch.objects[index].clone();
+        collector.problem(Problem { object, why: why.to_owned(), hint: hint.cloned() });
     };
-    let words = collector
-        .gcov_for(batch.writer)
-        .map_err(|hint| all(format!("no tool reads what {} wrote", batch.writer), Some(hint)))?;
+    let all: Vec<usize> = (0..batch.objects.len()).collect();
+    let words = match collector.gcov_for(batch.writer) {
+        Ok(words) => words,
+        Err(hint) => {
+            let why = format!("no tool reads what {} wrote", batch.writer);
+            return all.iter().for_each(|index| about(*index, &why, Some(&hint)));
+        }
+    };
+    let mut done = vec![false; all.len()];
+    let mut alone = Vec::new();
+    match call(collector, batch, &words, &all, &mut done, add) {
+        Ok(finished) => {
+            for index in all {
+                if !done[index] && !finished.status.success() && batch.objects.len() > 1 {
+                    alone.push(index);
+                } else {
+                    let object = batch.objects[index].as_str();
+                    complaint(&finished, index, object, done[index], &words[0])
+                        .into_iter()
+                        .for_each(|problem| collector.problem(problem));
+                }
+            }
+        }
+        Err(ToolError::Failed { .. } | ToolError::Output { .. }) if all.len() > 1 => {
+            alone.extend(all.into_iter().filter(|index| !done[*index]));
+        }
+        Err(error) => {
+            let why = chain(&error);
+            all.iter().filter(|index| !done[**index]).for_each(|index| about(*index, &why, None));
+        }
+    }
+    for index in alone {
+        match call(collector, batch, &words, &[index], &mut done, add) {
+            Ok(finished) => {
+                let object = batch.objects[index].as_str();
+                complaint(&finished, index, object, done[index], &words[0])
+                    .into_iter()
+                    .for_each(|problem| collector.problem(problem));
+            }
+            Err(error) => about(index, &chain(&error), None),
+        }
+    }
+}
+
+/// What a tool writes for a batch.
+struct Sink<'a> {
+    collector: &'a Collector<'a>,
+    batch: &'a Batch,
+    done: &'a mut [bool],
+    add: &'a Add<'a>,
+}
+
+impl json::Found for Sink<'_> {
+    fn source(&mut self, index: usize, dir: Option<&str>, name: &str, file: FileCoverage) {
+        if let Some(done) = self.done.get_mut(index) {
+            *done = true;
+        }
+        (self.add)(index, dir, name, file);
+    }
+
+    fn wrong(&mut self, index: usize, why: String) {
+        if let Some(object) = self.batch.objects.get(index) {
+            self.collector.problem(Problem::new(object.as_str(), why));
+        }
+    }
+}
+
+/// Calls the tool for some objects of a batch; those that it wrote something of are `done`.
+fn call(
+    collector: &Collector<'_>,
+    batch: &Batch,
+    words: &[PathBuf],
+    indices: &[usize],
+    done: &mut [bool],
+    add: &Add<'_>,
+) -> Result<Finished<()>, ToolError> {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(batch.dir.path());
-    let files = (0..batch.objects.len()).map(|index| format!("{index}.gcda"));
-    let mut done = vec![false; batch.objects.len()];
-    let (stderr, status) = match batch.writer {
+    let files = indices.iter().map(|index| format!("{index}.gcda"));
+    match batch.writer {
         Writer::Gcc(_) => {
             command.args(["--json-format", "--stdout", "--branch-probabilities"]).args(files);
-            let finished = collector.tools.run(&mut command, |stdout| {
-                json::read(stdout, |index, dir, name, file| {
-                    if let Some(done) = done.get_mut(index) {
-                        *done = true;
-                    }
-                    add(index, dir, name, file);
-                })
-            });
-            let finished = finished.map_err(|error| all(chain(&error), None))?;
-            (finished.stderr, finished.status)
+            let mut sink = Sink { collector, batch, done, add };
+            collector.tools.run(&mut command, |stdout| json::read(stdout, &mut sink))
         }
         Writer::Clang => {
             command.args(["--intermediate-format", "-b"]).args(files);
-            let finished = collector.tools.run(&mut command, |_| Ok(()));
-            let finished = finished.map_err(|error| all(chain(&error), None))?;
-            for (index, done) in done.iter_mut().enumerate() {
+            let finished = collector.tools.run(&mut command, |_| Ok(()))?;
+            for &index in indices {
                 let path = batch.dir.path().join(format!("{index}.gcda.gcov"));
                 let Ok(file) = File::open(path) else { continue };
                 let read = intermediate::read(&mut io::BufReader::new(file), |name, file| {
-                    *done = true;
+                    done[index] = true;
                     add(index, None, name, file);
                 });
-                if let Err(error) = read {
-                    let object = batch.objects[index].as_str();
-                    collector.problem(Problem::new(object, format!("llvm-cov: {error}")));
-                }
+                let why = match read {
+                    Ok(None) => continue,
+                    Ok(Some(wrong)) => wrong,
+                    Err(error) => format!("llvm-cov: {error}"),
+                };
+                collector.problem(Problem::new(batch.objects[index].as_str(), why));
             }
-            (finished.stderr, finished.status)
+            Ok(finished)
         }
-    };
-    let problems: Vec<Problem> = batch
-        .objects
-        .iter()
-        .enumerate()
-        .filter_map(|(index, object)| {
-            complaint(&stderr, status, index, object, done[index], &words[0])
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
 }
 
 /// What a tool said about an object, or that it said nothing and gave nothing.
 fn complaint(
-    stderr: &str,
-    status: ExitStatus,
+    Finished { stderr, status, .. }: &Finished<()>,
     index: usize,
     object: &str,
     done: bool,

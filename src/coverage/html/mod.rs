@@ -22,6 +22,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::collect::in_parallel;
 use super::model::Coverage;
 use super::table::{Row, Totals, common_root, directory};
+use super::tools::Cancel;
 use page::{INDEX, Link, MARK, Page, STYLE, Site};
 
 /// Why there is no report.
@@ -34,6 +35,9 @@ pub enum Error {
         /// Where the report was to be.
         path: PathBuf,
     },
+    /// [`Cancel`]. Nothing was written.
+    #[error("interrupted")]
+    Cancelled,
     /// It cannot be written.
     #[error("cannot write the report {}", path.display())]
     Write {
@@ -46,10 +50,11 @@ pub enum Error {
 
 impl Error {
     /// What to do about it.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Error::Occupied { .. } => "remove it, or name another directory",
-            Error::Write { .. } => "is the directory writable, and is there room?",
+            Error::Occupied { .. } => Some("remove it, or name another directory"),
+            Error::Write { .. } => Some("is the directory writable, and is there room?"),
+            Error::Cancelled => None,
         }
     }
 }
@@ -57,8 +62,13 @@ impl Error {
 /// Writes the report to `dest`, at once or not at all.
 ///
 /// # Errors
-/// The directory cannot be written, or holds something else than a report.
-pub fn write(coverage: &Coverage, totals: &Totals, dest: &Path) -> Result<(), Error> {
+/// The directory cannot be written, or holds something else than a report; or it was cancelled.
+pub fn write(
+    coverage: &Coverage,
+    totals: &Totals,
+    dest: &Path,
+    cancel: &Cancel,
+) -> Result<(), Error> {
     let fail = |source| Error::Write { path: dest.to_owned(), source };
     let occupied = match fs::read_dir(dest) {
         Ok(mut entries) => entries.next().is_some(),
@@ -77,7 +87,10 @@ pub fn write(coverage: &Coverage, totals: &Totals, dest: &Path) -> Result<(), Er
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .tempdir_in(parent)
         .map_err(fail)?;
-    pages(coverage, totals, made.path()).map_err(fail)?;
+    pages(coverage, totals, made.path(), cancel).map_err(fail)?;
+    if cancel.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
     publish(made, &full).map_err(fail)
 }
 
@@ -109,9 +122,9 @@ enum Job<'a> {
     File(&'a str),
 }
 
-fn pages(coverage: &Coverage, totals: &Totals, dest: &Path) -> io::Result<()> {
+fn pages(coverage: &Coverage, totals: &Totals, dest: &Path, cancel: &Cancel) -> io::Result<()> {
     let root = common_root(coverage.files.keys().map(String::as_str));
-    let site = Site::new(coverage, totals, root);
+    let site = Site::new(coverage, totals, root, cancel);
     fs::write(dest.join(STYLE), include_str!("style.css"))?;
     fs::write(dest.join(MARK), "")?;
     let mut directories: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -125,6 +138,9 @@ fn pages(coverage: &Coverage, totals: &Totals, dest: &Path) -> io::Result<()> {
     let failed = std::sync::Mutex::new(None);
     let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     let write = |job: Job<'_>| {
+        if cancel.is_cancelled() {
+            return;
+        }
         let (at, text) = match job {
             Job::Directory(path, files) => {
                 (site.directory_at(path) + INDEX, directory_page(&site, path, &files))
@@ -254,7 +270,7 @@ mod tests {
     }
 
     fn make(coverage: &Coverage, dest: &Path) -> Result<(), Error> {
-        write(coverage, &Totals::new(coverage), dest)
+        write(coverage, &Totals::new(coverage), dest, &Cancel::default())
     }
 
     fn all_pages(dir: &Path) -> Vec<(PathBuf, String)> {
@@ -293,6 +309,38 @@ mod tests {
             "colspan=5><p class=warn>The source ends here, and what was counted goes on to line 9:";
         let told: Vec<_> = pages.iter().filter(|(_, text)| text.contains(end)).collect();
         assert_eq!(told, [source]);
+    }
+
+    /// The lines' numbers, and what a reader of the page sees of them.
+    #[test]
+    fn a_line_number_of_any_size_costs_no_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("short.c");
+        fs::write(&source, "one\ntwo\n").unwrap();
+        let path = source.to_string_lossy().into_owned();
+        let mut coverage = Coverage::default();
+        let test = coverage.test("boot", "arm");
+        let far = [(1, 1), (u32::MAX - 1, 0), (u32::MAX, 1)];
+        coverage.add(&path, test, lines(&far));
+        coverage.add("/absent/x.c", test, lines(&far));
+        let begin = std::time::Instant::now();
+        make(&coverage, &dir.path().join("report")).unwrap();
+        assert!(begin.elapsed() < std::time::Duration::from_secs(2), "{:?}", begin.elapsed());
+        let rows = all_pages(&dir.path().join("report"));
+        let rows = rows.iter().filter(|(_, text)| text.contains(&format!("id=L{}", u32::MAX)));
+        assert_eq!(rows.count(), 2);
+    }
+
+    #[test]
+    fn a_report_that_is_interrupted_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().join("report");
+        let cancel = Cancel::default();
+        cancel.cancel();
+        let coverage = sample(dir.path());
+        let error = write(&coverage, &Totals::new(&coverage), &dest, &cancel).unwrap_err();
+        assert!(matches!(error, Error::Cancelled));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

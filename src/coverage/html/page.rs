@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::coverage::cobertura::Escaped;
 use crate::coverage::model::{Coverage, Ratio, Summary};
 use crate::coverage::table::{Row, Totals, percent};
+use crate::coverage::tools::Cancel;
 
 /// The files of a report that are not sources' pages.
 pub(super) const INDEX: &str = "index.html";
@@ -23,6 +24,7 @@ pub(super) struct Site<'a> {
     pub(super) coverage: &'a Coverage,
     pub(super) totals: &'a Totals,
     root: &'a str,
+    pub(super) cancel: &'a Cancel,
 }
 
 /// A link's target and text, both unescaped.
@@ -32,8 +34,13 @@ pub(super) struct Link {
 }
 
 impl<'a> Site<'a> {
-    pub(super) fn new(coverage: &'a Coverage, totals: &'a Totals, root: &'a str) -> Site<'a> {
-        Site { coverage, totals, root }
+    pub(super) fn new(
+        coverage: &'a Coverage,
+        totals: &'a Totals,
+        root: &'a str,
+        cancel: &'a Cancel,
+    ) -> Site<'a> {
+        Site { coverage, totals, root, cancel }
     }
 
     fn below<'p>(&self, path: &'p str) -> &'p str {

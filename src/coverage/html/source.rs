@@ -1,5 +1,6 @@
 //! A file's page: its functions, and its lines with a column of counts for each architecture.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 
@@ -108,43 +109,36 @@ fn lines(page: &mut Page, site: &Site<'_>, path: &str, columns: &Columns<'_>) {
         page.text(arch);
     }
     page.raw("<th>Source</thead><tbody>");
-    let mut bytes = Vec::new();
-    let last = last_line(&columns.all);
-    let mut next = columns.all.lines().iter().map(|line| line.line).peekable();
+    let code: Vec<u32> = columns.all.lines().iter().map(|line| line.line).collect();
     let starts: Vec<u32> = columns.all.functions().iter().map(|function| function.line).collect();
-    for number in 1u32.. {
-        bytes.clear();
-        let read = match &mut source {
-            Some(source) => source.read_until(b'\n', &mut bytes).unwrap_or(0),
-            None => 0,
-        };
-        if read == 0 {
-            if number > last {
-                break;
-            }
-            if source.take().is_some() {
-                let columns = columns.archs.len() + 3;
-                page.raw(&format!(
-                    "\n<tr><td colspan={columns}><p class=warn>The source ends here, and what was \
-                     counted goes on to line {last}: this is not the file that was compiled.</p>"
-                ));
-            }
+    let has = |lines: &[u32], number: u32| lines.binary_search(&number).is_ok();
+    let mut number = 1;
+    if let Some(source) = &mut source {
+        let mut bytes = Vec::new();
+        while !site.cancel.is_cancelled()
+            && source.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0)
+        {
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.trim_end_matches(['\n', '\r']);
+            row(page, site, columns, number, has(&code, number), has(&starts, number), text);
+            number += 1;
+            bytes.clear();
         }
-        let code = next.next_if(|line| *line <= number).is_some();
-        let start = starts.binary_search(&number).is_ok();
-        if read == 0 && !code && !start {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim_end_matches(['\n', '\r']);
-        row(page, site, columns, number, code, start, text);
+    }
+    // Behind its end only what was counted: a number in a profile may be as large as it likes.
+    let behind: BTreeSet<u32> =
+        code.iter().chain(&starts).copied().filter(|line| *line >= number).collect();
+    if let Some(last) = behind.last().filter(|_| source.is_some()) {
+        let columns = columns.archs.len() + 3;
+        page.raw(&format!(
+            "\n<tr><td colspan={columns}><p class=warn>The source ends here, and what was \
+             counted goes on to line {last}: this is not the file that was compiled.</p>"
+        ));
+    }
+    for number in behind {
+        row(page, site, columns, number, has(&code, number), has(&starts, number), "");
     }
     page.raw("</tbody></table></div>\n");
-}
-
-fn last_line(file: &FileCoverage) -> u32 {
-    let line = file.lines().last().map_or(0, |line| line.line);
-    line.max(file.functions().last().map_or(0, |function| function.line))
 }
 
 fn row(

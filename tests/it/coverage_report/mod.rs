@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{DEADLINE, Done, vmtest};
 
+mod counts;
 mod go;
 
 /// Ten calls of `sq`, none of `never`; line 9 depends on the argument.

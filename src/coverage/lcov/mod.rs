@@ -3,10 +3,15 @@
 //! Both forms of functions are read, that of lcov 1 (`FN`, `FNDA`) and that of lcov 2 (`FNL`, `FNA`);
 //! the first is written, which both read. What is not about lines, functions and branches is skipped.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod names;
+mod record;
+
+use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 
-use super::model::{Branch, Coverage, FileCoverage, Function, Line, Test};
+use super::model::{Coverage, FileCoverage, Function, Test};
+use super::text;
+use record::Record;
 
 /// A line longer than this is no lcov.
 const MAX_LINE: u64 = 1 << 20;
@@ -17,116 +22,12 @@ pub struct Wrong {
     /// The line's number, from 1.
     pub line: u64,
     /// What is wrong with it.
-    pub why: &'static str,
-}
-
-#[derive(Debug, Default)]
-struct Record {
-    path: Option<String>,
-    lines: Vec<Line>,
-    branches: Vec<Branch>,
-    /// By name: the line and the count.
-    functions: BTreeMap<String, (Option<u32>, u64)>,
-    /// lcov 2 numbers functions within a record.
-    starts: HashMap<u32, u32>,
-    /// How many ways of branches a line has that have no number.
-    unnumbered: HashMap<u32, u32>,
-}
-
-impl Record {
-    fn finish(self, test: &str, file: &mut impl FnMut(&str, &str, FileCoverage)) {
-        let Some(path) = self.path else { return };
-        let functions = self.functions.into_iter().filter_map(|(name, (line, count))| {
-            let name = readable(&name, &path);
-            line.map(|line| Function { name, line, count })
-        });
-        let coverage = FileCoverage::new(self.lines, functions.collect(), self.branches);
-        file(test, &path, coverage);
-    }
-
-    fn field(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
-        match key {
-            "DA" => self.lines.push(line(value).ok_or("a line's count is no number")?),
-            "FN" => {
-                let (line, rest) = value.split_once(',').ok_or("a function has no name")?;
-                let line = line.parse().map_err(|_| "a function's line is no number")?;
-                // lcov 2 may say its last line, too.
-                let name = match rest.split_once(',') {
-                    Some((end, name)) if end.parse::<u32>().is_ok() => name,
-                    _ => rest,
-                };
-                self.functions.entry(name.to_owned()).or_default().0 = Some(line);
-            }
-            "FNDA" => {
-                let (count, name) =
-                    value.split_once(',').ok_or("a function's count has no name")?;
-                let count = count.parse::<u64>().map_err(|_| "a function's count is no number")?;
-                let known = &mut self.functions.entry(name.to_owned()).or_default().1;
-                *known = known.saturating_add(count);
-            }
-            "FNL" => {
-                let mut parts = value.split(',').map(str::parse::<u32>);
-                let (Some(Ok(index)), Some(Ok(line))) = (parts.next(), parts.next()) else {
-                    return Err("a function's line is no number");
-                };
-                self.starts.insert(index, line);
-            }
-            "FNA" => {
-                let mut parts = value.splitn(3, ',');
-                let index = parts.next().and_then(|index| index.parse::<u32>().ok());
-                let count = parts.next().and_then(|count| count.parse::<u64>().ok());
-                let (Some(index), Some(count), Some(name)) = (index, count, parts.next()) else {
-                    return Err("a function's count is no number");
-                };
-                let line = self.starts.get(&index).copied();
-                self.functions.insert(name.to_owned(), (line, count));
-            }
-            "BRDA" => {
-                let branch = self.branch(value).ok_or("a branch's count is no number")?;
-                self.branches.push(branch);
-            }
-            // Sums are made anew.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn branch(&mut self, value: &str) -> Option<Branch> {
-        let (line, rest) = value.split_once(',')?;
-        let (rest, taken) = rest.rsplit_once(',')?;
-        let (block, way) = rest.split_once(',')?;
-        let line = line.parse().ok()?;
-        // lcov 2 marks exceptions with an `e` and may have an expression for a number.
-        let block: u32 = block.trim_start_matches('e').parse().ok()?;
-        let way = match way.parse::<u32>() {
-            Ok(way) => way,
-            Err(_) => {
-                let next = self.unnumbered.entry(line).or_default();
-                *next += 1;
-                *next - 1
-            }
-        };
-        let taken = match taken {
-            "-" => None,
-            count => Some(count.parse().ok()?),
-        };
-        Some(Branch { line, index: block.min(0xffff) << 16 | way.min(0xffff), taken })
-    }
-}
-
-fn line(value: &str) -> Option<Line> {
-    let mut parts = value.split(',');
-    let line = parts.next()?.parse().ok().filter(|line| *line > 0)?;
-    let count = parts.next()?;
-    // Some tools write numbers as floating point when they are large.
-    let count = count.parse::<u64>().ok().or_else(|| {
-        count.parse::<f64>().ok().filter(|count| *count >= 0.0).map(|count| count as u64)
-    })?;
-    Some(Line { line, count })
+    pub why: String,
 }
 
 /// Reads a file; `file` gets test name, path and coverage of each record. Lines that are wrong are
-/// skipped and returned.
+/// skipped and returned, a hundred at most; counts that cannot be read count as not run. Names that
+/// are no UTF-8 have `\xNN` for the bytes that are none.
 ///
 /// # Errors
 /// Reading fails.
@@ -135,95 +36,56 @@ pub fn read(
     mut file: impl FnMut(&str, &str, FileCoverage),
 ) -> io::Result<Vec<Wrong>> {
     let mut wrong = Vec::new();
+    // One is enough to say that something is wrong; a binary file has thousands.
+    let mut fail = |line: u64, why: String| {
+        if wrong.len() < 100 {
+            wrong.push(Wrong { line, why });
+        }
+    };
     let mut test = String::new();
     let mut record = Record::default();
+    let mut finish = |record: &mut Record, test: &str, fail: &mut dyn FnMut(u64, String)| {
+        if let Some((path, coverage)) = std::mem::take(record).finish(&mut |at, why| fail(at, why))
+        {
+            file(test, &path, coverage);
+        }
+    };
     let mut bytes = Vec::new();
     for number in 1u64.. {
         bytes.clear();
         if io::Read::take(&mut *reader, MAX_LINE).read_until(b'\n', &mut bytes)? == 0 {
             break;
         }
-        let text = String::from_utf8_lossy(&bytes);
+        let text = text::escaped(&bytes);
         let text = text.trim_end_matches(['\n', '\r']);
-        let mut fail = |why| {
-            // One is enough to say that something is wrong; a binary file has thousands.
-            if wrong.len() < 100 {
-                wrong.push(Wrong { line: number, why });
-            }
-        };
         match text.split_once(':') {
             Some(("TN", name)) => name.clone_into(&mut test),
             Some(("SF", path)) => {
                 if record.path.is_some() {
-                    fail("a record begins before the one before it ended");
+                    fail(number, "a record begins before the one before it ended".into());
                 }
-                std::mem::take(&mut record).finish(&test, &mut file);
+                finish(&mut record, &test, &mut fail);
                 record.path = Some(path.to_owned());
             }
             Some((key, value)) if key.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-                if record.path.is_none() && matches!(key, "DA" | "FN" | "FNDA" | "BRDA") {
-                    fail("there is no SF before it");
-                } else if let Err(why) = record.field(key, value) {
-                    fail(why);
+                if record.path.is_none()
+                    && matches!(key, "DA" | "FN" | "FNDA" | "FNL" | "FNA" | "BRDA")
+                {
+                    fail(number, "there is no SF before it".into());
+                } else if let Err(why) = record.field(number, key, value) {
+                    fail(number, why);
                 }
             }
-            None if text == "end_of_record" => {
-                std::mem::take(&mut record).finish(&test, &mut file);
-            }
+            None if text == "end_of_record" => finish(&mut record, &test, &mut fail),
             None if text.trim().is_empty() || text.starts_with('#') => {}
-            _ => fail("this is no line of an lcov file"),
-        }
-        if record.path.is_none() && !record.lines.is_empty() {
-            record = Record::default();
+            _ => fail(number, "this is no line of an lcov file".into()),
         }
     }
     if record.path.is_some() {
-        wrong.push(Wrong { line: 0, why: "the file ends within a record" });
-        record.finish(&test, &mut file);
+        fail(0, "the file ends within a record".into());
+        finish(&mut record, &test, &mut fail);
     }
     Ok(wrong)
-}
-
-/// A function's name for people: Rust's unmangled, without the file that LLVM puts before the names
-/// of static functions (`open.c:helper`).
-pub(crate) fn readable(name: &str, path: &str) -> String {
-    let base = path.rsplit('/').next().unwrap_or(path);
-    let own = name.rsplit_once([':', ';']).filter(|(before, own)| {
-        !own.is_empty() && (before.ends_with(base) || before.ends_with(path))
-    });
-    let name = own.map_or(name, |(_, own)| own);
-    match rustc_demangle::try_demangle(name) {
-        // Without the hash: instances of one function are one.
-        Ok(demangled) => without_parameters(&format!("{demangled:#}")),
-        Err(_) => name.to_owned(),
-    }
-}
-
-/// `gen::<Vec<i32>>` is an instance of `gen`, `<T as Trait>::f` is a name of its own.
-fn without_parameters(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some(at) = rest.find("::<") {
-        out.push_str(&rest[..at]);
-        let inside = &rest[at + 2..];
-        let mut depth = 0usize;
-        let mut previous = ' ';
-        let end = inside.char_indices().find_map(|(index, c)| {
-            match c {
-                '<' => depth += 1,
-                // The arrow of a function's type closes nothing.
-                '>' if previous != '-' => depth -= 1,
-                _ => {}
-            }
-            previous = c;
-            (depth == 0).then_some(index + c.len_utf8())
-        });
-        match end {
-            Some(end) => rest = &inside[end..],
-            None => return name.to_owned(),
-        }
-    }
-    out + rest
 }
 
 /// The tests' names as lcov allows them, letters, digits and underscores: anything else becomes an
@@ -361,7 +223,7 @@ mod tests {
         let (coverage, wrong) = parse("SF:a.c\nDA:1,x\nDA:2,7\nrubbish\nDA:3,1\n");
         let said: Vec<_> = wrong.iter().map(|wrong| wrong.line).collect();
         assert_eq!(said, [2, 4, 0]);
-        assert_eq!(coverage.files["a.c"].values().next().unwrap().lines().len(), 2);
+        assert_eq!(coverage.files["a.c"].values().next().unwrap().lines().len(), 3);
         let (coverage, wrong) = parse("DA:1,1\nSF:b.c\nDA:2,1\nend_of_record\n");
         assert_eq!(wrong.len(), 1);
         assert_eq!(coverage.files["b.c"].values().next().unwrap().count(1), None);
@@ -395,27 +257,6 @@ mod tests {
         ];
         let names = ["net__ping", "boot_amd64", "boot_arm", "a_b_arm", "a_b_arm_2"];
         assert_eq!(test_names(&tests), names);
-    }
-
-    #[test]
-    fn names_of_functions_are_for_people() {
-        for (name, path, expected) in [
-            ("p.c:sq", "/x/p.c", "sq"),
-            ("/x/p.c;sq", "/x/p.c", "sq"),
-            ("main", "/x/p.c", "main"),
-            ("a::b", "/x/p.c", "a::b"),
-            ("_RNvCs6GmmlP4bgsG_1r4main", "/r.rs", "r::main"),
-            ("_RINvCs6GmmlP4bgsG_1r3genReEB2_", "/r.rs", "r::gen"),
-            (
-                "_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE",
-                "/r.rs",
-                "core::fmt::Write::write_fmt",
-            ),
-        ] {
-            assert_eq!(readable(name, path), expected);
-        }
-        assert_eq!(without_parameters("a::b::<fn() -> x::<T>>::c"), "a::b::c");
-        assert_eq!(without_parameters("a::<b"), "a::<b");
     }
 
     proptest! {
