@@ -10,7 +10,7 @@ use vmtest::arch::Arch;
 use vmtest::assets::Assets;
 use vmtest::blocking;
 use vmtest::configure::{event_callback, log_serial_by_line, with_initramfs};
-use vmtest::initramfs::Builder;
+use vmtest::initramfs::ImageSpec;
 use vmtest::initramfs::modules::{Modules, Request, SelectOptions};
 use vmtest::options::Environment;
 use vmtest::session;
@@ -44,7 +44,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         return Err("the assets have no shell or no guest program: run `make assets`".into());
     };
 
-    let mut image = Builder::new(arch);
+    let mut image = ImageSpec::new(arch);
     image.file_followed(&shell.path, Some("/bin/busybox"));
     image.file_followed(&guest.path, Some("/bin/guest"));
     image.bytes("/init", 0o755, INIT.as_bytes().to_vec());

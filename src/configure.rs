@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 
 use crate::accel::AccelOption;
 use crate::arch::Arch;
-use crate::initramfs::Builder;
+use crate::initramfs::ImageSpec;
 use crate::options::{Options, QemuCommand};
 use crate::qemu::{
     Device, Drive, DriveInterface, Entropy, EventPort, Firmware, Ownership, P9Root, P9Share,
@@ -46,7 +46,7 @@ use crate::vm::lines::{self, LinePrinter};
 use crate::vm::{BoxError, CancelToken, Resources, Sink, Task};
 
 /// Adds something to an image.
-pub type ImagePart = Box<dyn FnOnce(&mut Builder) + Send>;
+pub type ImagePart = Box<dyn FnOnce(&mut ImageSpec) + Send>;
 
 /// A machine's [`Options`], what is looked up for it, and what the host does beside it.
 pub struct Config {
@@ -367,7 +367,7 @@ pub fn with_initramfs(path: impl Into<PathBuf>) -> impl Configure {
 }
 
 /// Adds to the image that is built for a run: programs with their libraries, files, directories.
-pub fn with_image(part: impl FnOnce(&mut Builder) + Send + 'static) -> impl Configure {
+pub fn with_image(part: impl FnOnce(&mut ImageSpec) + Send + 'static) -> impl Configure {
     |config: &mut Config| {
         config.image.push(Box::new(part));
         Ok(())

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use vmtest::configure::ImagePart;
-use vmtest::initramfs::Builder;
+use vmtest::initramfs::ImageSpec;
 use vmtest::session::{destination, on_host};
 
 use super::error::Failure;
@@ -23,7 +23,7 @@ pub(crate) fn part(args: &MachineArgs) -> Result<ImagePart, Failure> {
     let binaries = parse("--bin", &args.bin)?;
     let files = parse("--file", &args.file)?;
     let sysroot = args.sysroot.clone();
-    Ok(Box::new(move |builder: &mut Builder| {
+    Ok(Box::new(move |builder: &mut ImageSpec| {
         let sysroot = sysroot.as_deref();
         for (by, src, dest) in binaries {
             builder.by(by);

@@ -1,15 +1,15 @@
 //! Assembles initramfs images: what goes in, why, and the archive itself.
 //!
 //! ```text
-//! Builder  --finish: look at files, merge, check-->  Image  --write_to-->  archive, Summary
+//! ImageSpec  --finish: look at files, merge, check-->  Image  --write_to-->  archive, Summary
 //! ```
 //!
 //! Rules for names, modes, conflicts and sizes are in `docs/images.md`.
 //!
 //! | room | trade |
 //! |---|---|
-//! | [`manifest`], [`mkuimage`] (`spec/`) | what an image shall contain, as people write it |
-//! | [`Builder`], [`closure`], [`modules`] (`gather/`) | files of the host and what they need, as entries |
+//! | [`ImageSpec`], [`manifest`], [`mkuimage`] (`spec/`) | what an image shall contain, as people write it |
+//! | [`closure`], [`modules`] (`gather/`) | files of the host and what they need, as entries |
 //! | [`Image`], [`Encoder`], [`cache`] (`write/`) | entries as an archive |
 //! | [`archive`], [`inspect`], [`mod@extract`] (`read/`) | archives as entries |
 
@@ -27,16 +27,14 @@ mod write;
 
 pub use codec::{Codec, UnknownCodec};
 pub use entry::{Body, Entry, Kind, Node, Reason, Request};
-pub use gather::builder::Builder;
 pub use gather::modules::ModulesRequest;
-pub use gather::scan::Attributes;
-pub use gather::uroot::Role;
-pub use gather::{closure, microcode, modules};
+pub use gather::{closure, modules};
 pub use hash::Hash;
 pub use problem::{Problem, Problems};
 pub use read::{archive, extract, inspect, kconfig};
-pub use spec::{manifest, mkuimage};
-pub use write::cache;
+pub use spec::{Attributes, ImageSpec, Role, manifest, mkuimage};
+pub use write::build::{Build, BuildError, Built, build};
+pub use write::cache::{self, Cache};
 pub use write::compress::{Compression, CompressionError, Encoder};
 pub use write::image::{Image, Summary};
 pub use write::publish::Pending;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use vmtest_guest::proto;
 
 use crate::arch::Arch;
-use crate::initramfs::Builder;
+use crate::initramfs::ImageSpec;
 use crate::initramfs::modules::{ModuleProblem, ModuleProblems, Modules, Request, SelectOptions};
 
 /// The parts of a base.
@@ -78,7 +78,7 @@ impl Base {
     ///
     /// # Errors
     /// [`BaseError`].
-    pub fn add_to(&self, builder: &mut Builder) -> Result<(), BaseError> {
+    pub fn add_to(&self, builder: &mut ImageSpec) -> Result<(), BaseError> {
         builder.by("the guest program");
         builder.file_followed(&self.guest, Some(proto::GUEST_PROGRAM));
         if let Some(shell) = &self.shell {
@@ -97,7 +97,7 @@ impl Base {
         Ok(())
     }
 
-    fn add_modules(&self, dir: &Path, builder: &mut Builder) -> Result<(), BaseError> {
+    fn add_modules(&self, dir: &Path, builder: &mut ImageSpec) -> Result<(), BaseError> {
         let modules = Modules::open(dir)
             .map_err(|source| BaseError::Modules { dir: dir.to_owned(), source })?;
         let required = self.modules.iter().map(Request::new);

@@ -21,7 +21,7 @@ use crate::arch::Arch;
 use crate::assets::{Assets, FirmwareAsset, GcovAsset, GuestAssets};
 use crate::configure::{Config, Coverage, ImagePart, Kernel};
 use crate::formats::kernel;
-use crate::initramfs::{Builder, Hash};
+use crate::initramfs::{Hash, ImageSpec};
 use crate::options::{Boot, Environment, Initramfs, QemuCommand};
 use crate::plan::Plan;
 use crate::qemu::Firmware;
@@ -414,7 +414,7 @@ fn build(
     let Image::Build { base, sysroot, parts, command, before } = image else {
         unreachable!("only images that are to be built come here")
     };
-    let mut builder = Builder::new(base.arch);
+    let mut builder = ImageSpec::new(base.arch);
     base.add_to(&mut builder)?;
     if let Some(sysroot) = &sysroot {
         builder.sysroot(sysroot);

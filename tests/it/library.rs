@@ -401,7 +401,7 @@ fn a_directory_of_the_host_is_the_root_file_system() {
     std::fs::set_permissions(&init, mode).unwrap();
     std::fs::write(root.path().join("from-host"), "hello").unwrap();
 
-    let mut image = vmtest::initramfs::Builder::new(arch);
+    let mut image = vmtest::initramfs::ImageSpec::new(arch);
     image.file_followed(&shell, Some("/busybox"));
     image.dir("/root", 0o755);
     let mut script = String::from("#!/busybox sh\n");

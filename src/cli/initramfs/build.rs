@@ -3,25 +3,23 @@
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use clap::Args;
 use vmtest::arch::Arch;
 use vmtest::assets::{self, Assets};
 use vmtest::configure::Kernel;
-use vmtest::initramfs::cache::{self, Cache};
 use vmtest::initramfs::extract::{ExtractOptions, write_dir};
 use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::report::{Archive, Report};
 use vmtest::initramfs::{
-    Codec, Compression, CompressionError, Encoder, Image, Pending, Problem, Problems, Summary,
-    kconfig,
+    Build, BuildError, Cache, Codec, Compression, CompressionError, Image, Pending, Problem,
+    Problems, Summary, kconfig,
 };
 use vmtest::options::Environment;
 use vmtest::size::Bytes;
 
 use super::common::{self, guarded};
-use super::options::{Content, ContentArgs};
+use super::options::ContentArgs;
 use crate::cli::error::Failure;
 use crate::cli::ui;
 
@@ -89,12 +87,11 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         return Err(Failure::wrong("there is no output", "give `-o FILE`"));
     };
     consistent(&args, output)?;
-    let started = SystemTime::now();
-    let Content { arch, early, mut main, compress } = args.content.content(environment)?;
-    main.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
-    let fail = |problems: Problems| common::problems(&problems);
-    let early = early.map(|early| early.finish()).transpose().map_err(fail)?;
-    let image = main.finish().map_err(fail)?;
+    let mut spec = args.content.spec(environment)?;
+    let arch = spec.arch();
+    spec.leave_out([output].into_iter().chain(&args.report).filter(|path| !is_stdout(path)));
+    let build = Build::gather(&spec).map_err(|problems| common::problems(&problems))?;
+    let image = build.image();
     for path in image.left_out() {
         ui::status(&format!("`{}` is left out: it is written by this build", path.display()));
     }
@@ -102,24 +99,25 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         ui::note(notice);
     }
     strict(&args, image.notices().len())?;
-    let compression = compression(&args, compress.as_deref(), arch, environment)?;
-    let archive = match args.format {
+    let compression = compression(&args, spec.compression(), arch, environment)?;
+    let (build, archive) = match args.format {
         Format::Dir => {
-            directory(&image, output, args.skip_nodes)?;
-            None
+            directory(image, output, args.skip_nodes)?;
+            (build, None)
         }
         Format::Cpio => {
-            let mut parts: Vec<&Image> = early.iter().collect();
-            parts.push(&image);
-            let cache = match args.no_cache || is_stdout(output) {
+            let cache = match args.no_cache {
                 true => None,
                 false => environment.cache_dir.as_deref().map(Cache::new),
             };
-            Some(make(&parts, compression, output, &args, cache.as_ref(), started)?)
+            let build = build.compression(compression).cache(cache);
+            let archive = make(&build, compression, output, &args)?;
+            (build, Some(archive))
         }
     };
+    let image = build.image();
     let report =
-        (args.report.is_some() || args.sizes).then(|| Report::new(arch, &image, archive.clone()));
+        (args.report.is_some() || args.sizes).then(|| Report::new(arch, image, archive.clone()));
     if let (Some(path), Some(report)) = (&args.report, &report) {
         write_report(path, report)?;
     }
@@ -127,10 +125,10 @@ pub(super) fn build(args: BuildArgs, environment: &Environment) -> Result<u8, Fa
         report.sizes().lines().for_each(ui::line);
     }
     if let Some(archive) = &archive {
-        say(output, &image, archive);
+        say(output, image, archive);
     }
     // The process ends: taking a million entries apart would only take time.
-    std::mem::forget((image, main));
+    std::mem::forget((build, spec));
     Ok(0)
 }
 
@@ -356,19 +354,22 @@ fn config_of(arch: Arch, name: &str, environment: &Environment) -> Result<PathBu
 }
 
 fn make(
-    parts: &[&Image],
+    build: &Build,
     compression: Compression,
     output: &Path,
     args: &BuildArgs,
-    cache: Option<&Cache>,
-    started: SystemTime,
 ) -> Result<Archive, Failure> {
-    let fail = |err: io::Error| not_written(output, &err);
     // To be asked before the image gets its name.
-    let check = |stored: u64| {
-        let note = parts.last().and_then(|image| too_large(args, image, stored));
+    let check = |stored: u64| -> Result<(), Unmade> {
+        let note = too_large(args, build.image(), stored);
         note.iter().for_each(|note| ui::note(note));
-        strict(args, usize::from(note.is_some()))
+        strict(args, usize::from(note.is_some())).map_err(Unmade::Refused)
+    };
+    let unmade = |unmade| match unmade {
+        Unmade::Refused(failure) => failure,
+        Unmade::Build(BuildError::Image(problems)) => not_made(output, &problems),
+        Unmade::Build(BuildError::Output(err)) => not_written(output, &err),
+        Unmade::Build(other) => Failure::unavailable(&other, other.hint()),
     };
     let archive = |summary: &Summary, stored_bytes, cached| Archive {
         bytes: summary.bytes,
@@ -377,90 +378,36 @@ fn make(
         compression: compression.to_string(),
         cached,
     };
-    let private = parts.iter().any(|image| image.is_private());
-    let mode = if private { 0o600 } else { 0o666 };
     if is_stdout(output) {
-        let plain = compression == Compression::NONE;
-        if plain {
-            check(parts.iter().map(|image| image.archive_bytes()).sum())?;
-        }
-        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(fail)?;
+        let known = build.stored_bytes();
+        known.map_or(Ok(()), check).map_err(unmade)?;
+        let stdout = io::stdout().as_fd().try_clone_to_owned();
+        let stdout = stdout.map_err(|err| not_written(output, &err))?;
         let mut out = BufWriter::with_capacity(256 << 10, std::fs::File::from(stdout));
-        let written = write(parts, compression, &mut out);
+        let written = build.to_stream(&mut out);
         let (summary, stored_bytes) = written.map_err(|err| not_made(output, &err))?;
-        if !plain {
-            check(stored_bytes)?;
+        if known.is_none() {
+            check(stored_bytes).map_err(unmade)?;
         }
         return Ok(archive(&summary, stored_bytes, false));
     }
-    let found = cache.map(|cache| (cache, cache::key(parts, compression)));
-    if let Some(found) = found.as_ref().and_then(|(cache, key)| cache.get(key)) {
-        check(found.stored_bytes)?;
-        found.deliver(output, mode).map_err(fail)?;
-        return Ok(archive(&found.summary, found.stored_bytes, true));
-    }
-    let pending = Pending::new(output).map_err(fail)?;
-    let (summary, stored_bytes) = match parts {
-        [image] if compression == Compression::NONE && pending.is_regular() => {
-            let written = image.write_to_file(pending.file());
-            let summary = written.map_err(|err| not_made(output, &err))?;
-            let bytes = summary.bytes;
-            (summary, bytes)
-        }
-        _ => {
-            let mut out = BufWriter::with_capacity(256 << 10, pending.file());
-            write(parts, compression, &mut out).map_err(|err| not_made(output, &err))?
-        }
-    };
-    check(stored_bytes)?;
-    let regular = pending.is_regular();
-    pending.publish(mode).map_err(fail)?;
-    if let Some((cache, key)) = &found
-        && regular
-        && parts.iter().all(|image| image.settled(started))
-        && let Err(err) = cache.put(key, output, &summary)
-    {
-        // The image is there; only the next build will be slower.
+    let built = build.to_file(output, check).map_err(unmade)?;
+    if let Some(err) = &built.not_kept {
         ui::note(&format!("the image is not kept in the cache: {err}"));
     }
-    Ok(archive(&summary, stored_bytes, false))
+    Ok(archive(&built.summary, built.stored_bytes, built.cached))
 }
 
-/// Writes the early segment, if there is one, and the image behind it. Tells what the image came to,
-/// and the bytes of all.
-fn write(
-    parts: &[&Image],
-    compression: Compression,
-    out: &mut (impl Write + Send),
-) -> Result<(Summary, u64), Problems> {
-    let sink = |source| Problems::from(Problem::Write { source });
-    let Some((image, early)) = parts.split_last() else {
-        return Err(sink(io::Error::other("there is nothing to write")));
-    };
-    let mut counted = Counted { out, bytes: 0 };
-    for part in early {
-        part.write_to(&mut counted)?;
-    }
-    let mut encoder = Encoder::new(compression, &mut counted).map_err(sink)?;
-    let summary = image.write_to(&mut encoder)?;
-    encoder.finish().map_err(sink)?;
-    counted.out.flush().map_err(sink)?;
-    Ok((summary, counted.bytes))
+/// Why there is no image.
+enum Unmade {
+    Build(BuildError),
+    /// `--strict`.
+    Refused(Failure),
 }
 
-struct Counted<'a, W> {
-    out: &'a mut W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Counted<'_, W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(buf)?;
-        self.bytes += count as u64;
-        Ok(count)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+impl From<BuildError> for Unmade {
+    fn from(error: BuildError) -> Unmade {
+        Unmade::Build(error)
     }
 }
 

@@ -419,13 +419,13 @@ pub(super) fn why(args: WhyArgs, environment: &Environment) -> Result<u8, Failur
             })?;
         return answer(&args, &report);
     }
-    let content = args.build.content(environment)?;
-    let result = content.main.finish();
+    let spec = args.build.spec(environment)?;
+    let result = spec.finish();
     if let Some(library) = &args.missing {
-        return missing(library, &result, &content.main.notes());
+        return missing(library, &result, &spec.notes());
     }
     let image = result.map_err(|found| problems(&found))?;
-    answer(&args, &Report::new(content.arch, &image, None))
+    answer(&args, &Report::new(spec.arch(), &image, None))
 }
 
 fn answer(args: &WhyArgs, report: &Report) -> Result<u8, Failure> {

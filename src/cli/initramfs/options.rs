@@ -7,7 +7,7 @@ use clap::Args;
 use vmtest::arch::Arch;
 use vmtest::initramfs::manifest::{Manifest, module_request};
 use vmtest::initramfs::mkuimage::{self, Config, Templates};
-use vmtest::initramfs::{Attributes, Builder, ModulesRequest, Role, microcode};
+use vmtest::initramfs::{Attributes, ImageSpec, ModulesRequest, Role};
 use vmtest::options::Environment;
 
 use crate::cli::error::Failure;
@@ -50,7 +50,7 @@ pub(super) struct ContentArgs {
     #[arg(long, requires = "config")]
     nocmd: bool,
 
-    /// Archive as the ground of the image, instead of the default one: any number of segments,
+    /// Archive as the lower layer of the image, instead of the default one: any number of segments,
     /// compressed or not; repeats
     #[arg(long, value_name = "FILE", help_heading = "Base")]
     base: Vec<PathBuf>,
@@ -114,22 +114,12 @@ pub(super) struct ContentArgs {
     preserve_owner: bool,
 }
 
-/// What the options come to.
-pub(super) struct Content {
-    pub(super) arch: Arch,
-    /// The early segment.
-    pub(super) early: Option<Builder>,
-    pub(super) main: Builder,
-    /// Compression that the manifest asks for.
-    pub(super) compress: Option<String>,
-}
-
 impl ContentArgs {
-    /// Puts manifest, template and options together.
-    pub(super) fn content(&self, environment: &Environment) -> Result<Content, Failure> {
+    /// Puts manifest, template and options together, each later one in front of those before.
+    pub(super) fn spec(&self, environment: &Environment) -> Result<ImageSpec, Failure> {
         let manifest = self.manifest.as_ref().map(|path| read_manifest(path)).transpose()?;
         let template = self.template()?;
-        let named = manifest.as_ref().and_then(|(_, _, manifest)| manifest.arch.clone());
+        let named = manifest.as_ref().and_then(|(_, manifest)| manifest.arch.clone());
         let named = named.or_else(|| template.as_ref().and_then(|config| config.goarch.clone()));
         let named = named
             .map(|name| name.parse::<Arch>())
@@ -139,68 +129,30 @@ impl ContentArgs {
             self.arch.or(named).or(environment.arch).or_else(Arch::host).ok_or_else(|| {
                 Failure::wrong("this machine's architecture is none of the five", "give `--arch`")
             })?;
-        let mut builder = Builder::new(arch);
-        let mut paths = self.microcode.clone();
-        let mut compress = None;
-        let mut no_base = self.no_base || !self.base.is_empty();
-        builder.mtime(epoch()?);
-        if let Some((path, _, manifest)) = &manifest {
-            no_base |= manifest.no_base || !manifest.base.is_empty();
-            let none = self.no_base || (manifest.no_base && self.base.is_empty());
-            if none && (self.use_init || manifest.use_init) {
-                return Err(Failure::wrong(
-                    "there is no base whose init could be kept",
-                    format!(
-                        "leave `no-base` or `use-init` out, on the command line or in `{}`",
-                        path.display()
-                    ),
-                ));
-            }
-            compress.clone_from(&manifest.compress);
-            if let Some(mtime) = manifest.mtime {
-                builder.mtime(mtime);
-            }
-            let home = path.parent().unwrap_or(Path::new(""));
-            paths.extend(manifest.microcode.iter().map(|path| home.join(path)));
-        }
-        if !no_base {
-            builder.by("the default base archive").default_base();
-        }
-        if let Some((path, text, manifest)) = &manifest {
-            let mut manifest = manifest.clone();
-            self.overrule(&mut manifest);
-            manifest.apply(path, text, &mut builder);
+        let mut spec = ImageSpec::new(arch);
+        spec.mtime(epoch()?);
+        if let (Some(path), Some((text, manifest))) = (&self.manifest, &manifest) {
+            manifest.fill(path, text, &mut spec);
         }
         if let Some(config) = &template {
-            self.apply_template(config, &mut builder)?;
+            self.fill_from_template(config, &mut spec)?;
         }
-        self.apply(&mut builder)?;
-        let early = match paths.is_empty() {
-            true => None,
-            false => {
-                Some(microcode::early(arch, &paths).map_err(|err| super::common::problems(&err))?)
-            }
-        };
-        Ok(Content { arch, early, main: builder, compress })
+        self.fill(&mut spec)?;
+        spec.default_base_if_none();
+        if spec.keeps_no_init() {
+            let manifest = self.manifest.as_deref().unwrap_or(Path::new(""));
+            return Err(Failure::wrong(
+                "there is no base whose init could be kept",
+                format!(
+                    "leave `no-base` or `use-init` out, on the command line or in `{}`",
+                    manifest.display()
+                ),
+            ));
+        }
+        Ok(spec)
     }
 
-    /// Options take the place of what the manifest says where there can be only one.
-    fn overrule(&self, manifest: &mut Manifest) {
-        for (option, value) in [
-            (&self.init, &mut manifest.init),
-            (&self.uinit, &mut manifest.uinit),
-            (&self.default_sh, &mut manifest.default_sh),
-        ] {
-            if option.is_some() {
-                *value = None;
-            }
-        }
-        if self.no_base {
-            manifest.base.clear();
-        }
-    }
-
-    fn apply(&self, builder: &mut Builder) -> Result<(), Failure> {
+    fn fill(&self, spec: &mut ImageSpec) -> Result<(), Failure> {
         // Destructured, so that no option can be forgotten.
         let ContentArgs {
             arch: _,
@@ -214,7 +166,7 @@ impl ContentArgs {
             config_file: _,
             nocmd: _,
             base,
-            no_base: _,
+            no_base,
             use_init,
             init,
             uinit,
@@ -226,54 +178,57 @@ impl ContentArgs {
             modules,
             module,
             firmware,
-            microcode: _,
+            microcode,
             allow_missing,
             take_later,
             preserve_modes,
             preserve_owner,
         } = self;
         if let Some(sysroot) = sysroot {
-            builder.sysroot(sysroot);
+            spec.sysroot(sysroot);
         }
-        builder.library_dirs(lib_dir.iter().cloned());
-        builder.allow_missing(allow_missing.iter().map(String::as_str));
+        spec.library_dirs(lib_dir.iter().cloned());
+        spec.allow_missing(allow_missing.iter().map(String::as_str));
         if *take_later {
-            builder.take_later(true);
+            spec.take_later(true);
         }
         if *use_init {
-            builder.use_init(true);
+            spec.use_init(true);
         }
         if *preserve_modes || *preserve_owner {
-            builder.attributes(Attributes {
+            spec.attributes(Attributes {
                 preserve_modes: *preserve_modes,
                 preserve_owner: *preserve_owner,
             });
         }
+        if *no_base {
+            spec.no_base();
+        }
         for path in base {
-            builder.by(format!("--base {}", path.display())).base(path);
+            spec.by(format!("--base {}", path.display())).base(path);
         }
         for value in file {
             let (src, dest) = words::one_or_two("--file", value)?;
-            builder.by(label("--file", value));
-            builder.file_os(Path::new(&src), dest.as_deref(), false);
+            spec.by(label("--file", value));
+            spec.file_os(Path::new(&src), dest.as_deref(), false);
         }
         for value in bin {
             let (src, dest) = words::one_or_two("--bin", value)?;
-            builder.by(label("--bin", value));
+            spec.by(label("--bin", value));
             if *skip_ldd {
-                builder.file_os(Path::new(&src), dest.as_deref(), true);
+                spec.file_os(Path::new(&src), dest.as_deref(), true);
             } else {
-                builder.binary_os(Path::new(&src), dest.as_deref());
+                spec.binary_os(Path::new(&src), dest.as_deref());
             }
         }
         for value in multicall {
             let (src, names) = words::two("--multicall", value, "FILE:NAME,NAME…")?;
             let names = names.to_string_lossy().into_owned();
-            builder.by(label("--multicall", value)).multicall(src, names.split(','));
+            spec.by(label("--multicall", value)).multicall(src, names.split(','));
         }
         for value in symlink {
             let (dest, target) = words::two("--symlink", value, "DEST:TARGET")?;
-            builder.by(label("--symlink", value)).symlink(dest, target);
+            spec.by(label("--symlink", value)).symlink(dest, target);
         }
         for value in dir {
             let (dest, mode) = words::one_or_two("--dir", value)?;
@@ -284,23 +239,24 @@ impl ContentArgs {
                     "a mode is octal, from 0 to 7777: `--dir DEST:1777`",
                 )
             })?;
-            builder.by(label("--dir", value)).dir(dest, mode);
+            spec.by(label("--dir", value)).dir(dest, mode);
         }
         for value in node {
             let (dest, mode, kind, rdev) = words::node(value)?;
-            builder.by(label("--node", value)).node(dest, mode, kind, rdev);
+            spec.by(label("--node", value)).node(dest, mode, kind, rdev);
         }
         if let Some(dir) = modules {
-            builder.by(format!("--modules {}", dir.display())).modules(ModulesRequest {
+            spec.by(format!("--modules {}", dir.display())).modules(ModulesRequest {
                 dir: dir.clone(),
                 modules: module.iter().map(|name| module_request(name)).collect(),
                 firmware: firmware.clone(),
             });
         }
+        spec.microcode(microcode.iter().cloned());
         for (role, command) in [(Role::Init, init), (Role::Shell, default_sh), (Role::Uinit, uinit)]
         {
-            if let Some(command) = command.as_ref().filter(|command| !command.is_empty()) {
-                builder.by(format!("{} {command}", role.option())).command(role, command);
+            if let Some(command) = command {
+                spec.by(format!("{} {command}", role.option())).command(role, command);
             }
         }
         Ok(())
@@ -324,27 +280,23 @@ impl ContentArgs {
     }
 
     /// mkuimage's files: with the libraries of every ELF file in them.
-    fn apply_template(&self, config: &Config, builder: &mut Builder) -> Result<(), Failure> {
+    fn fill_from_template(&self, config: &Config, spec: &mut ImageSpec) -> Result<(), Failure> {
         let name = self.config.as_deref().unwrap_or_default();
         for value in &config.files {
             let value = OsStr::new(value);
             let (src, dest) = words::one_or_two("files", value)?;
-            builder.by(format!("config {name}, file {}", value.display()));
+            spec.by(format!("config {name}, file {}", value.display()));
             if self.skip_ldd {
-                builder.file_os(Path::new(&src), dest.as_deref(), false);
+                spec.file_os(Path::new(&src), dest.as_deref(), false);
             } else {
-                builder.file_with_libraries(Path::new(&src), dest.as_deref());
+                spec.file_with_libraries(Path::new(&src), dest.as_deref());
             }
         }
-        for (role, command, option) in [
-            (Role::Init, &config.init, &self.init),
-            (Role::Shell, &config.shell, &self.default_sh),
-            (Role::Uinit, &config.uinit, &self.uinit),
-        ] {
-            if let Some(command) = command.as_ref().filter(|command| !command.is_empty())
-                && option.is_none()
-            {
-                builder.by(format!("config {name}")).command(role, command);
+        for (role, command) in
+            [(Role::Init, &config.init), (Role::Shell, &config.shell), (Role::Uinit, &config.uinit)]
+        {
+            if let Some(command) = command {
+                spec.by(format!("config {name}")).command(role, command);
             }
         }
         Ok(())
@@ -355,7 +307,7 @@ fn label(option: &str, value: &OsStr) -> String {
     format!("{option} {}", value.display())
 }
 
-fn read_manifest(path: &Path) -> Result<(PathBuf, String, Manifest), Failure> {
+fn read_manifest(path: &Path) -> Result<(String, Manifest), Failure> {
     let text = std::fs::read_to_string(path).map_err(|err| {
         Failure::missing(
             format!("cannot read the manifest `{}`: {err}", path.display()),
@@ -363,7 +315,7 @@ fn read_manifest(path: &Path) -> Result<(PathBuf, String, Manifest), Failure> {
         )
     })?;
     let manifest = Manifest::parse(path, &text).map_err(|err| Failure::unavailable(&err, None))?;
-    Ok((path.to_owned(), text, manifest))
+    Ok((text, manifest))
 }
 
 /// `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>), cut to what a

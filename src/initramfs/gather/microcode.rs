@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::builder::Builder;
 use crate::arch::Arch;
 use crate::initramfs::problem::{Problem, Problems};
+use crate::initramfs::spec::ImageSpec;
 
 /// Where x86 kernels look.
 const DIR: &str = "kernel/x86/microcode";
@@ -16,7 +16,21 @@ const DIR: &str = "kernel/x86/microcode";
 const MAKERS: [(&str, &str); 2] =
     [("AuthenticAMD.bin", "amd-ucode"), ("GenuineIntel.bin", "intel-ucode")];
 
-/// A builder for the early segment.
+impl ImageSpec {
+    /// The early segment with the microcode that was asked for ([`ImageSpec::microcode`]); nothing
+    /// where none was.
+    ///
+    /// # Errors
+    /// Paths that are neither microcode nor directories with it, and unreadable ones.
+    pub fn early(&self) -> Result<Option<ImageSpec>, Problems> {
+        if self.microcode.is_empty() {
+            return Ok(None);
+        }
+        early(self.arch, &self.microcode).map(Some)
+    }
+}
+
+/// A spec for the early segment.
 ///
 /// Each path is a file called `AuthenticAMD.bin` or `GenuineIntel.bin`, a directory of one maker
 /// (`amd-ucode`, `intel-ucode`), or a directory that has those. The files of a directory are put
@@ -24,16 +38,16 @@ const MAKERS: [(&str, &str); 2] =
 ///
 /// # Errors
 /// Paths that are none of this, and unreadable ones.
-pub fn early(arch: Arch, paths: &[PathBuf]) -> Result<Builder, Problems> {
-    let mut builder = Builder::new(arch);
-    builder.aligned(false);
+fn early(arch: Arch, paths: &[PathBuf]) -> Result<ImageSpec, Problems> {
+    let mut spec = ImageSpec::new(arch);
+    spec.aligned(false);
     let mut problems = Vec::new();
     for path in paths {
         let label = format!("--microcode {}", path.display());
         match collect(path, arch) {
             Ok(found) => {
                 for (name, bytes) in found {
-                    builder.by(&label).bytes(format!("{DIR}/{name}"), 0o644, bytes);
+                    spec.by(&label).bytes(format!("{DIR}/{name}"), 0o644, bytes);
                 }
             }
             Err((what, hint)) => {
@@ -43,7 +57,7 @@ pub fn early(arch: Arch, paths: &[PathBuf]) -> Result<Builder, Problems> {
     }
     match Problems::new(problems) {
         Some(problems) => Err(problems),
-        None => Ok(builder),
+        None => Ok(spec),
     }
 }
 

@@ -2,12 +2,12 @@
 //! then merged and checked as a whole.
 
 mod bases;
-pub(super) mod builder;
 pub mod closure;
 mod merge;
-pub mod microcode;
+mod microcode;
 pub mod modules;
 mod needs;
-pub(super) mod scan;
+mod resolve;
+mod scan;
 mod tree;
-pub(super) mod uroot;
+mod uroot;

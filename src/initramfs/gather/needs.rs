@@ -7,10 +7,11 @@ use vmtest_guest::proto::MODULES_FILE;
 
 use super::closure::{self, Item, Resolver, Source};
 use super::modules::{self, ModuleNote, ModuleReason, Modules, ModulesRequest, SelectOptions};
-use super::scan::{Attributes, Program, Scan};
+use super::scan::{Program, Scan};
 use crate::arch::Arch;
 use crate::initramfs::entry::{Body, Entry, Kind, Reason, Request};
 use crate::initramfs::problem::Problem;
+use crate::initramfs::spec::Attributes;
 
 /// Gathers what belongs to several requests.
 #[derive(Debug, Default)]

@@ -16,15 +16,6 @@ pub(crate) struct Program {
     pub(crate) by: Request,
 }
 
-/// How modes and owners of the host's files become those of entries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// Take the mode as it is instead of [`normal_mode`].
-    pub preserve_modes: bool,
-    /// Take owner and group as they are instead of root's.
-    pub preserve_owner: bool,
-}
-
 /// Turns files of the host into entries and gathers what is wrong with them.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {

@@ -8,13 +8,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::scan::{Attributes, Program, Scan};
+use super::scan::{Program, Scan};
 use crate::formats::cpio;
 use crate::initramfs::entry::{
     Body, Entry, HostFile, HostPath, Kind, Node, PathProblem, Reason, Request, Shown, Stamp,
     normal_mode, normalize,
 };
 use crate::initramfs::problem::Problem;
+use crate::initramfs::spec::Attributes;
 
 impl Scan {
     /// Adds one file of any kind; a symbolic link stays one unless `follow`.

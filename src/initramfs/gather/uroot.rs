@@ -6,36 +6,7 @@
 
 use crate::initramfs::entry::{Body, Entry, Kind, Reason, Request, normalize, parent};
 use crate::initramfs::problem::Problem;
-
-/// What a command is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// `init`, the first program.
-    Init,
-    /// `bin/sh` and `bin/defaultsh`.
-    Shell,
-    /// `bin/uinit`, which u-root's init runs, with its arguments in `etc/uinit.flags`.
-    Uinit,
-}
-
-impl Role {
-    /// The option that asks for it.
-    pub fn option(self) -> &'static str {
-        match self {
-            Role::Init => "--init",
-            Role::Shell => "--default-sh",
-            Role::Uinit => "--uinit",
-        }
-    }
-
-    fn links(self) -> &'static [&'static str] {
-        match self {
-            Role::Init => &["init"],
-            Role::Shell => &["bin/sh", "bin/defaultsh"],
-            Role::Uinit => &["bin/uinit"],
-        }
-    }
-}
+use crate::initramfs::spec::Role;
 
 /// Where commands without a slash are looked for when no program of that name was asked for.
 const COMMAND_DIRS: [&str; 7] =

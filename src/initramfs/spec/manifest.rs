@@ -9,11 +9,10 @@ use serde::Deserialize;
 use toml::Spanned;
 use vmtest_guest::proto::Bytes;
 
+use super::image::{Attributes, ImageSpec};
+use super::role::Role;
 use crate::initramfs::entry::Node;
-use crate::initramfs::gather::builder::Builder;
 use crate::initramfs::gather::modules::{self, ModulesRequest};
-use crate::initramfs::gather::scan::Attributes;
-use crate::initramfs::gather::uroot::Role;
 
 /// A manifest as it is written. Relative paths of the host are relative to the manifest's
 /// directory.
@@ -302,9 +301,24 @@ impl Manifest {
         text
     }
 
-    /// Adds what the manifest says to a builder. `arch`, `compress`, `microcode` and `mtime` are for
-    /// the caller. `path` and `text` are what it was parsed from.
-    pub fn apply(&self, path: &Path, text: &str, builder: &mut Builder) {
+    /// Fills in what the manifest says, but for `arch`, which has to be known before. `path` and
+    /// `text` are what it was parsed from.
+    pub fn fill(&self, path: &Path, text: &str, spec: &mut ImageSpec) {
+        let home = path.parent().unwrap_or(Path::new(""));
+        let whole = format!("manifest {}", path.display());
+        self.fill_settings(home, &whole, spec);
+        self.fill_entries(home, path, text, spec);
+        for (role, command) in
+            [(Role::Init, &self.init), (Role::Shell, &self.default_sh), (Role::Uinit, &self.uinit)]
+        {
+            if let Some(command) = command {
+                spec.by(&whole).command(role, command);
+            }
+        }
+    }
+
+    /// What there is one of.
+    fn fill_settings(&self, home: &Path, whole: &str, spec: &mut ImageSpec) {
         // Destructured, so that nothing that is added above can be forgotten here.
         let Manifest {
             arch: _,
@@ -313,75 +327,88 @@ impl Manifest {
             allow_missing,
             take_later,
             base,
-            no_base: _,
+            no_base,
             use_init,
-            init,
-            default_sh,
-            uinit,
+            init: _,
+            default_sh: _,
+            uinit: _,
             preserve_modes,
             preserve_owner,
-            compress: _,
-            microcode: _,
-            mtime: _,
-            file,
-            bin,
-            text: texts,
-            dir,
-            symlink,
-            node,
-            multicall,
-            modules,
+            compress,
+            microcode,
+            mtime,
+            file: _,
+            bin: _,
+            text: _,
+            dir: _,
+            symlink: _,
+            node: _,
+            multicall: _,
+            modules: _,
         } = self;
-        let home = path.parent().unwrap_or(Path::new(""));
-        let line = |span: std::ops::Range<usize>| {
-            let number = text[..span.start.min(text.len())].matches('\n').count() + 1;
-            format!("manifest {}, line {number}", path.display())
-        };
-        let whole = format!("manifest {}", path.display());
         if let Some(sysroot) = sysroot {
-            builder.sysroot(home.join(sysroot));
+            spec.sysroot(home.join(sysroot));
         }
-        builder.library_dirs(lib_dirs.iter().map(|dir| home.join(dir)));
-        builder.allow_missing(allow_missing.iter().map(String::as_str));
+        spec.library_dirs(lib_dirs.iter().map(|dir| home.join(dir)));
+        spec.allow_missing(allow_missing.iter().map(String::as_str));
         if *take_later {
-            builder.take_later(true);
+            spec.take_later(true);
         }
         if *use_init {
-            builder.use_init(true);
+            spec.use_init(true);
         }
         if *preserve_modes || *preserve_owner {
-            builder.attributes(Attributes {
+            spec.attributes(Attributes {
                 preserve_modes: *preserve_modes,
                 preserve_owner: *preserve_owner,
             });
         }
         for base in base {
-            builder.by(&whole).base(home.join(base));
+            spec.by(whole).base(home.join(base));
         }
+        if *no_base {
+            spec.no_base();
+        }
+        if let Some(compress) = compress {
+            spec.compress(compress);
+        }
+        spec.microcode(microcode.iter().map(|path| home.join(path)));
+        if let Some(mtime) = mtime {
+            spec.mtime(*mtime);
+        }
+    }
+
+    /// What there can be many of, with the line of each.
+    fn fill_entries(&self, home: &Path, path: &Path, text: &str, spec: &mut ImageSpec) {
+        let Manifest { file, bin, text: texts, dir, symlink, node, multicall, modules, .. } = self;
+        let line = |span: std::ops::Range<usize>| {
+            let number = text[..span.start.min(text.len())].matches('\n').count() + 1;
+            format!("manifest {}, line {number}", path.display())
+        };
         for entry in file {
             let FileEntry { src, dest, follow } = entry.get_ref();
-            builder.by(line(entry.span()));
-            builder.file_os(&home.join(src.os()), Some(dest_of(src, dest)), *follow);
+            spec.by(line(entry.span()));
+            spec.file_os(&home.join(src.os()), Some(dest_of(src, dest)), *follow);
         }
         for entry in bin {
             let BinEntry { src, dest } = entry.get_ref();
-            builder.by(line(entry.span()));
-            builder.binary_os(&home.join(src.os()), Some(dest_of(src, dest)));
+            spec.by(line(entry.span()));
+            spec.binary_os(&home.join(src.os()), Some(dest_of(src, dest)));
         }
         for entry in texts {
             let TextEntry { dest, content, mode, uid, gid } = entry.get_ref();
             let mode = mode.map_or(0o644, |mode| mode.0);
-            builder.by(line(entry.span()));
-            builder.bytes(dest.os(), mode, content.as_bytes()).owner(*uid, *gid);
+            spec.by(line(entry.span()));
+            spec.bytes(dest.os(), mode, content.as_bytes()).owner(*uid, *gid);
         }
         for entry in dir {
             let DirEntry { dest, mode, uid, gid } = entry.get_ref();
             let mode = mode.map_or(0o755, |mode| mode.0);
-            builder.by(line(entry.span())).dir(dest.os(), mode).owner(*uid, *gid);
+            spec.by(line(entry.span())).dir(dest.os(), mode).owner(*uid, *gid);
         }
         for entry in symlink {
             let SymlinkEntry { dest, target } = entry.get_ref();
-            builder.by(line(entry.span())).symlink(dest.os(), target.os());
+            spec.by(line(entry.span())).symlink(dest.os(), target.os());
         }
         for entry in node {
             let NodeEntry { dest, kind, major, minor, mode, uid, gid } = entry.get_ref();
@@ -391,26 +418,20 @@ impl Manifest {
                 NodeKind::Fifo => Node::Fifo,
             };
             let mode = mode.map_or(0o600, |mode| mode.0);
-            builder.by(line(entry.span()));
-            builder.node(dest.os(), mode, kind, (*major, *minor)).owner(*uid, *gid);
+            spec.by(line(entry.span()));
+            spec.node(dest.os(), mode, kind, (*major, *minor)).owner(*uid, *gid);
         }
         for entry in multicall {
             let MulticallEntry { binary, names } = entry.get_ref();
-            builder.by(line(entry.span())).multicall(home.join(binary.os()), names);
+            spec.by(line(entry.span())).multicall(home.join(binary.os()), names);
         }
         for entry in modules {
             let ModulesEntry { dir, names, firmware } = entry.get_ref();
-            builder.by(line(entry.span())).modules(ModulesRequest {
+            spec.by(line(entry.span())).modules(ModulesRequest {
                 dir: home.join(dir),
                 modules: names.iter().map(|name| module_request(name)).collect(),
                 firmware: firmware.as_ref().map(|dir| home.join(dir)),
             });
-        }
-        for (role, command) in [(Role::Init, init), (Role::Shell, default_sh), (Role::Uinit, uinit)]
-        {
-            if let Some(command) = command.as_ref().filter(|command| !command.is_empty()) {
-                builder.by(&whole).command(role, command);
-            }
         }
     }
 }

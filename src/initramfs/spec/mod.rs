@@ -1,4 +1,10 @@
-//! What an image shall contain, as people write it down: manifests, templates.
+//! What an image shall contain, as people write it down. Nothing is looked at here.
 
+mod image;
 pub mod manifest;
 pub mod mkuimage;
+mod role;
+
+pub use image::{Attributes, ImageSpec};
+pub(super) use image::{BaseFrom, How, What};
+pub use role::Role;

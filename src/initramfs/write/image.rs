@@ -122,7 +122,7 @@ impl Image {
     }
 
     /// Files of the host that are in a tree and not in the image, because it goes there
-    /// ([`super::Builder::leave_out`]).
+    /// ([`super::ImageSpec::leave_out`]).
     pub fn left_out(&self) -> &[PathBuf] {
         &self.left_out
     }

@@ -15,7 +15,7 @@ fn every_compression(arch: Arch) {
     let mut image = Vec::new();
     let mut expected = String::new();
     for codec in Codec::WRITABLE {
-        let mut builder = vmtest::initramfs::Builder::new(arch);
+        let mut builder = vmtest::initramfs::ImageSpec::new(arch);
         // Large enough for several blocks of every form.
         let body = vec![b'.'; 9 << 20];
         builder.bytes(format!("/segments/{codec}"), 0o644, format!("{codec}\n").into_bytes());

@@ -2,6 +2,7 @@
 //! tests; `every_row_has_its_test` keeps the map honest.
 
 mod boot;
+mod build;
 mod cli;
 mod formats;
 mod manners;
@@ -16,30 +17,37 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use vmtest::arch::Arch;
 use vmtest::formats::cpio::{Member, Reader, S_IFLNK};
-use vmtest::initramfs::{Builder, Image, Problems};
+use vmtest::initramfs::{Image, ImageSpec, Problems};
 
 /// A builder for whatever machine this is.
-fn builder() -> Builder {
-    Builder::new(Arch::host().unwrap_or(Arch::Amd64))
+fn builder() -> ImageSpec {
+    ImageSpec::new(Arch::host().unwrap_or(Arch::Amd64))
 }
 
-fn finish(builder: &Builder) -> Image {
+/// An archive as a file, for as long as it is kept.
+fn on_disk(archive: impl AsRef<[u8]>) -> tempfile::TempPath {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, archive.as_ref()).unwrap();
+    file.into_temp_path()
+}
+
+fn finish(builder: &ImageSpec) -> Image {
     builder.finish().unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-fn archive(builder: &Builder) -> Vec<u8> {
+fn archive(builder: &ImageSpec) -> Vec<u8> {
     let mut out = Vec::new();
     finish(builder).write_to(&mut out).unwrap_or_else(|problems| panic!("{problems}"));
     out
 }
 
-fn problems(builder: &Builder) -> Problems {
+fn problems(builder: &ImageSpec) -> Problems {
     builder.finish().expect_err("an image that cannot be made")
 }
 
 /// Asserts that there is exactly one problem, with all these words in it or its hint.
 #[track_caller]
-fn refused(builder: &Builder, words: &[&str]) {
+fn refused(builder: &ImageSpec, words: &[&str]) {
     let problems = problems(builder);
     let text = format!("{problems}\n{}", problems.hints().join("\n"));
     assert_eq!(problems.iter().count(), 1, "{text}");

@@ -11,7 +11,9 @@ use vmtest::initramfs::archive::Source;
 use vmtest::initramfs::extract::{ExtractOptions, extract};
 use vmtest::initramfs::{Attributes, Node, Problem};
 
-use super::{archive, builder, finish, is_root, members, paths, problems, refused, temp, write};
+use super::{
+    archive, builder, finish, is_root, members, on_disk, paths, problems, refused, temp, write,
+};
 
 #[test]
 fn row_1_garbage_is_a_file_but_no_program() {
@@ -228,7 +230,7 @@ fn row_17_hard_links_have_their_data_once() {
     let first = archive(builder().tree(dir.path().join("t"), Some("/a")));
     let second = archive(builder().tree(dir.path().join("t"), Some("/b")));
     let both = [first, second].concat();
-    let merged = members(&archive(builder().base_bytes(both)));
+    let merged = members(&archive(builder().base(&*on_disk(both))));
     assert!(["a/one", "b/two"].iter().all(|name| merged[*name].0.nlink == 3));
     assert_ne!(merged["a/one"].0.ino, merged["b/one"].0.ino);
     assert_eq!(
@@ -420,7 +422,7 @@ fn row_23_extraction_never_leaves_its_directory() {
     let err = extract(&source, &dest, ExtractOptions::default()).unwrap_err();
     assert!(err.to_string().contains("not empty"), "{err}");
     // As a base the member that leaves the root is refused.
-    refused(builder().base_bytes(hostile(&outside)), &["../escape"]);
+    refused(builder().base(&*on_disk(hostile(&outside))), &["../escape"]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn gnu_cpio_reads_ours_and_we_read_its() {
     names.sort();
     assert_eq!(names, ["", "a", "b", "d", "d/c", "l"]);
     // As a base it gives the same image as the tree.
-    let from_base = archive(builder().base_bytes(&theirs[..]));
+    let from_base = archive(builder().base(&*super::on_disk(&theirs)));
     let ours = archive(builder().tree(dir.path().join("in"), Some("/")));
     let bodies = |bytes: &[u8]| {
         members(bytes)
@@ -208,7 +208,8 @@ fn the_last_member_of_a_path_wins_as_in_linux() {
     put(b"d", S_IFREG | 0o600, b"lost");
     encode_trailer(&mut bytes);
     let mut with_base = builder();
-    with_base.base_bytes(&bytes[..]);
+    let base = super::on_disk(&bytes);
+    with_base.base(&*base);
     let image = super::finish(&with_base);
     assert!(image.notices().iter().any(|n| n.contains("/d")), "{:?}", image.notices());
     let members = members(&archive(&with_base));

@@ -98,15 +98,16 @@ fn a_link_that_meets_a_file_is_a_conflict() {
 #[test]
 fn what_is_asked_for_wins_over_the_base_and_init_is_kept() {
     let base = archive(builder().bytes("init", 0o755, *b"base").bytes("etc/f", 0o644, *b"base"));
+    let base = super::on_disk(base);
     let mut image = builder();
-    image.base_bytes(base.clone()).bytes("init", 0o755, *b"own").bytes("etc/f", 0o644, *b"own");
+    image.base(&*base).bytes("init", 0o755, *b"own").bytes("etc/f", 0o644, *b"own");
     let all = members(&archive(&image));
     assert_eq!((&all["init"].1[..], &all["inito"].1[..]), (&b"own"[..], &b"base"[..]));
     assert_eq!(all["etc/f"].1, b"own");
     let all = members(&archive(image.use_init(true)));
     assert_eq!((&all["init"].1[..], &all["inito"].1[..]), (&b"base"[..], &b"own"[..]));
     // Without one of its own the image has the base's.
-    assert_eq!(members(&archive(builder().base_bytes(base)))["init"].1, b"base");
+    assert_eq!(members(&archive(builder().base(&*base)))["init"].1, b"base");
 }
 
 #[test]
