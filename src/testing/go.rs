@@ -3,7 +3,7 @@
 //! The guest's `gouinit` runs them as the reference's does and turns their output into the events of
 //! `go test -json` (`go doc test2json`), which land on a share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ pub fn run(
     }
     let mut command = Command::new(GOUINIT[0]);
     command.arg(GOUINIT[1]).arg(format!("-test_timeout={}ms", timeout.as_millis()));
+    command.arg("-list=true");
     let profile = Environment::read().map_err(session::Error::from)?.go_profile;
     if profile.is_some() {
         command.arg(format!("-coverprofile=/mount/9p/{SHARE}/{PROFILE}"));
@@ -97,19 +98,31 @@ pub fn parse_test2json(text: &str) -> Vec<TestResult> {
     results(&events)
 }
 
+/// How a program, or who started it, says that a test took too long.
+const TIMED_OUT: [&str; 2] = ["panic: test timed out after ", "*** Test killed"];
+
 /// One result for each test that an event names.
+///
+/// A program that gives up at its time-out leaves what it was in as [`Outcome::TimedOut`]; the tests that
+/// our guest program then lists, and of which nothing was heard, are [`Outcome::NotRun`].
 pub fn results(events: &[TestEvent]) -> Vec<TestResult> {
     let mut order = Vec::new();
+    let mut late = BTreeSet::new();
     let mut tests: BTreeMap<(&str, &str), (String, Outcome)> = BTreeMap::new();
     for event in events {
+        let text = event.output.as_deref().unwrap_or_default();
+        if TIMED_OUT.iter().any(|mark| text.starts_with(mark)) {
+            late.insert(event.package.as_str());
+        }
         let Some(test) = &event.test else { continue };
         let key = (event.package.as_str(), test.as_str());
         let (printed, outcome) = tests.entry(key).or_insert_with(|| {
             order.push(key);
-            (String::new(), Outcome::Unfinished)
+            let listed = event.action == "listed";
+            (String::new(), if listed { Outcome::NotRun } else { Outcome::Unfinished })
         });
         match event.action.as_str() {
-            "output" => printed.push_str(event.output.as_deref().unwrap_or_default()),
+            "output" => printed.push_str(text),
             "pass" | "bench" => *outcome = Outcome::Passed,
             "skip" => *outcome = Outcome::Ignored,
             "fail" => *outcome = Outcome::Failed { output: String::new() },
@@ -118,8 +131,13 @@ pub fn results(events: &[TestEvent]) -> Vec<TestResult> {
     }
     let finish = |key: (&str, &str)| {
         let (printed, mut outcome) = tests.get(&key).cloned()?;
-        if let Outcome::Failed { output } = &mut outcome {
-            *output = printed.trim_end().to_owned();
+        let reported = || printed.contains(&format!("--- FAIL: {} (", key.1));
+        if outcome == (Outcome::Failed { output: String::new() }) {
+            let output = printed.trim_end().to_owned();
+            outcome = match late.contains(key.0) && !reported() {
+                true => Outcome::TimedOut { output },
+                false => Outcome::Failed { output },
+            };
         }
         Some(TestResult::new(key.0, key.1, outcome))
     };
@@ -153,5 +171,25 @@ mod tests {
                 TestResult::new("q", "TestB", Outcome::Unfinished),
             ]
         );
+    }
+
+    #[test]
+    fn a_test_past_its_time_is_timed_out_and_those_after_it_have_not_run() {
+        let text = r#"
+            {"Action":"run","Package":"p","Test":"TestA"}
+            {"Action":"output","Package":"p","Test":"TestA","Output":"--- FAIL: TestA (0.00s)\n"}
+            {"Action":"fail","Package":"p","Test":"TestA"}
+            {"Action":"run","Package":"p","Test":"TestSleep"}
+            {"Action":"output","Package":"p","Test":"TestSleep","Output":"panic: test timed out after 1s\n"}
+            {"Action":"fail","Package":"p","Test":"TestSleep"}
+            {"Action":"fail","Package":"p"}
+            {"Action":"listed","Package":"p","Test":"TestSleep"}
+            {"Action":"listed","Package":"p","Test":"TestZ"}"#;
+        let outcomes: Vec<_> =
+            parse_test2json(text).into_iter().map(|test| (test.name, test.outcome)).collect();
+        let failed = Outcome::Failed { output: "--- FAIL: TestA (0.00s)".into() };
+        let late = Outcome::TimedOut { output: "panic: test timed out after 1s".into() };
+        let expected = [("TestA", failed), ("TestSleep", late), ("TestZ", Outcome::NotRun)];
+        assert_eq!(outcomes, expected.map(|(name, outcome)| (name.to_owned(), outcome)));
     }
 }

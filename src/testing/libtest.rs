@@ -4,8 +4,10 @@
 //! guest that panics, leaves every test with a result: what it was in is [`Outcome::Unfinished`], what
 //! came later [`Outcome::NotRun`].
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
@@ -16,10 +18,24 @@ use crate::session::{Command, destination};
 
 use super::{Outcome, ProgramsError, Report, TestResult};
 
-/// Begins the part of a program, in the run's stdout.
-const PROGRAM: &str = "vmtest: test program ";
-/// Ends the list of its tests.
-const LISTED: &str = "vmtest: tests listed";
+/// What divides a run's stdout. A test may print anything, also such a mark: each run has its own.
+#[derive(Debug)]
+struct Marks {
+    /// Begins the part of a program.
+    program: String,
+    /// Ends the list of its tests.
+    listed: String,
+}
+
+impl Marks {
+    fn new() -> Marks {
+        let number = RandomState::new().hash_one(0);
+        Marks {
+            program: format!("vmtest {number:016x}: test program "),
+            listed: format!("vmtest {number:016x}: tests listed"),
+        }
+    }
+}
 
 /// Runs test programs of the guest's architecture in one guest, one after the other. `args` are filters
 /// and options of libtest, for each of them; tests run one at a time.
@@ -36,18 +52,19 @@ pub fn run(
 ) -> Result<Report, ProgramsError> {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let programs: Vec<PathBuf> = programs.into_iter().map(Into::into).collect();
+    let marks = Marks::new();
     let mut script = OsString::from("status=0\n");
     let mut files = Vec::new();
     for path in programs {
         let dest = destination(&path, None);
         let quoted = quote::join(std::iter::once(&dest).chain(&args));
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let name = quote::join([OsString::from(format!("{PROGRAM}{name}"))]);
+        let name = quote::join([OsString::from(format!("{}{name}", marks.program))]);
         script.push("echo ");
         script.push(name);
         script.push("\n");
         script.push(&quoted);
-        script.push(format!(" --list --format terse && echo '{LISTED}' && "));
+        script.push(format!(" --list --format terse && echo '{}' && ", marks.listed));
         script.push(&quoted);
         script.push(" --test-threads=1 --format pretty --color never || status=$?\n");
         files.push((path, dest));
@@ -62,93 +79,132 @@ pub fn run(
     let mut command = Command::new("sh");
     command.arg("-c").arg(script);
     let finished = blocking::run(arch, (configurator, image), command)?;
-    let tests = parse_run(&finished.stdout_text());
-    if tests.is_empty() && !finished.stdout_text().contains(LISTED) {
+    let text = finished.stdout_text();
+    let tests = parse_run(&text, &marks);
+    if tests.is_empty() && !text.contains(&marks.listed) {
         return Err(ProgramsError::NoResults { finished: Box::new(finished), source: None });
     }
     Ok(Report { tests, finished })
 }
 
 /// Splits a run's stdout into its programs.
-fn parse_run(text: &str) -> Vec<TestResult> {
+fn parse_run(text: &str, marks: &Marks) -> Vec<TestResult> {
     let mut tests = Vec::new();
-    for part in text.split(PROGRAM).skip(1) {
+    for part in text.split(marks.program.as_str()).skip(1) {
         let (program, rest) = part.split_once('\n').unwrap_or((part, ""));
-        let Some((list, output)) = rest.split_once(LISTED) else { continue };
+        let Some((list, output)) = rest.split_once(&marks.listed) else { continue };
         tests.extend(parse(program, list, output));
     }
     tests
 }
 
 /// Reads what a program says with `--list --format terse` and with `--test-threads=1`.
+///
+/// A test may print anything past libtest's capture, also a line `ok`: only what is last before the next
+/// test begins, or before the program's own summary, is a result.
 pub fn parse(program: &str, list: &str, output: &str) -> Vec<TestResult> {
-    let seen = outcomes(output);
-    list.lines()
+    let names: Vec<&str> = list
+        .lines()
         .filter_map(|line| line.strip_suffix(": test").or_else(|| line.strip_suffix(": benchmark")))
-        .map(|name| {
-            let outcome = seen.get(name).cloned().unwrap_or(Outcome::NotRun);
-            TestResult::new(program, name, outcome)
-        })
-        .collect()
+        .collect();
+    let seen = outcomes(&names, output);
+    let result = |name: &&str| {
+        let outcome = seen.get(name).cloned().unwrap_or(Outcome::NotRun);
+        TestResult::new(program, name, outcome)
+    };
+    names.iter().map(result).collect()
 }
 
-fn outcomes(output: &str) -> BTreeMap<String, Outcome> {
-    let mut seen = BTreeMap::new();
-    let mut open: Option<String> = None;
-    let mut printed: Option<(String, String)> = None;
-    for line in output.lines() {
-        if let Some(name) = line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----"))
+fn outcomes<'a>(names: &[&'a str], output: &str) -> BTreeMap<&'a str, Outcome> {
+    let lines: Vec<&str> = output.lines().collect();
+    let mut waiting: BTreeSet<&str> = names.iter().copied().collect();
+    let mut starts = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        if let Some((name, rest)) = begun(line)
+            && let Some(name) = waiting.take(name)
         {
-            note_output(&mut seen, printed.replace((name.to_owned(), String::new())));
-        } else if line == "failures:" {
-            note_output(&mut seen, printed.take());
-        } else if let Some((_, text)) = &mut printed {
-            text.push_str(line);
-            text.push('\n');
-        } else if let Some((name, rest)) =
-            line.strip_prefix("test ").and_then(|line| line.split_once(" ... "))
-        {
-            let name = name.strip_suffix(" - should panic").unwrap_or(name);
-            match outcome(rest) {
-                Some(outcome) => {
-                    seen.insert(name.to_owned(), outcome);
-                    open = None;
-                }
-                None => {
-                    seen.insert(name.to_owned(), Outcome::Unfinished);
-                    open = Some(name.to_owned());
-                }
-            }
-        } else if let (Some(name), Some(outcome)) = (&open, outcome(line)) {
-            // The test wrote past libtest's capture, between its name and its result.
-            seen.insert(name.clone(), outcome);
-            open = None;
+            starts.push((number, name, rest));
         }
     }
-    note_output(&mut seen, printed);
+    let mut seen = BTreeMap::new();
+    for (place, (number, name, rest)) in starts.iter().enumerate() {
+        let outcome = match starts.get(place + 1) {
+            Some((next, ..)) => result(rest, &lines[number + 1..*next]),
+            None => match summary(&lines[number + 1..]) {
+                Some((own, summary)) => {
+                    seen.insert(*name, result(rest, own));
+                    note_output(&mut seen, summary);
+                    return seen;
+                }
+                None => Outcome::Unfinished,
+            },
+        };
+        seen.insert(*name, outcome);
+    }
     seen
 }
 
-fn note_output(seen: &mut BTreeMap<String, Outcome>, printed: Option<(String, String)>) {
-    if let Some((name, text)) = printed
-        && let Some(Outcome::Failed { output }) = seen.get_mut(&name)
-    {
-        text.trim_end().clone_into(output);
+/// `test NAME ... REST`: a test begins.
+fn begun(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    Some((name.strip_suffix(" - should panic").unwrap_or(name), rest))
+}
+
+/// What the last test printed, and the summary after it; `None` if there is none: the program died.
+fn summary<'l, 'a>(lines: &'l [&'a str]) -> Option<(&'l [&'a str], &'l [&'a str])> {
+    let ended = |line: &&str| line.starts_with("test result: ");
+    if !lines.iter().any(ended) {
+        return None;
+    }
+    let begins = |line: &str| line == "failures:" || line == "successes:" || ended(&line);
+    let begin = (0..lines.len())
+        .find(|&at| begins(lines[at]) && at.checked_sub(1).is_none_or(|at| lines[at].is_empty()))?;
+    Some(lines.split_at(begin))
+}
+
+/// The result of a test: `first` is on the line with its name, the lines after it are what it printed.
+fn result(first: &str, lines: &[&str]) -> Outcome {
+    let first = first.trim_end();
+    let last = lines.iter().rev().map(|line| line.trim_end()).find(|line| !line.is_empty());
+    let text = last.unwrap_or(first);
+    // With --report-time and --ensure-time.
+    let text =
+        text.strip_suffix('>').and_then(|text| text.rsplit_once(" <")).map_or(text, |it| it.0);
+    let text = text.strip_suffix(" (time limit exceeded)").unwrap_or(text);
+    if last.is_none() && first.starts_with("ignored") {
+        Outcome::Ignored
+    } else if text.ends_with("FAILED") {
+        Outcome::Failed { output: String::new() }
+    } else if text.ends_with("ok") || text.contains("bench: ") {
+        Outcome::Passed
+    } else {
+        Outcome::Unfinished
     }
 }
 
-/// The result at the end of a line.
-fn outcome(text: &str) -> Option<Outcome> {
-    let text = text.trim_end();
-    let word = text.rsplit(' ').next()?;
-    if text.starts_with("ignored") {
-        Some(Outcome::Ignored)
-    } else if word == "ok" || text.ends_with(" ok") {
-        Some(Outcome::Passed)
-    } else if word == "FAILED" || text.starts_with("FAILED") {
-        Some(Outcome::Failed { output: String::new() })
-    } else {
-        None
+/// Gives failed tests what the summary has of their output.
+fn note_output(seen: &mut BTreeMap<&str, Outcome>, summary: &[&str]) {
+    let mut sections: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut within = false;
+    for line in summary {
+        let name = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----"));
+        match name.filter(|name| matches!(seen.get(name), Some(Outcome::Failed { .. }))) {
+            Some(name) => {
+                sections.push((name, Vec::new()));
+                within = true;
+            }
+            None if *line == "failures:" => within = false,
+            None => {
+                if let Some((_, lines)) = sections.last_mut().filter(|_| within) {
+                    lines.push(line);
+                }
+            }
+        }
+    }
+    for (name, lines) in sections {
+        if let Some(Outcome::Failed { output }) = seen.get_mut(name) {
+            lines.join("\n").trim_end().clone_into(output);
+        }
     }
 }
 
@@ -194,11 +250,54 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_apart() {
+    fn a_test_that_prints_ok_and_then_dies_has_not_passed() {
+        for text in ["ok\n", "noise\nok\n", "ok", "FAILED\n", "\n\ntest a ... ok\n"] {
+            let tests = parse("t", "a: test\nb: test\n", &format!("\ntest a ... {text}"));
+            assert_eq!(tests[0].outcome, Outcome::Unfinished, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_word_of_a_test_is_its_result() {
+        let end = "test b ... ok\n\ntest result: x\n";
+        for (text, expected) in [
+            ("ok\nFAILED\n", false),
+            ("FAILED\nok\n", true),
+            ("no newline before itok\n", true),
+            ("no newline before itFAILED\n", false),
+            ("ok <0.001s>\n", true),
+            ("FAILED (time limit exceeded)\n", false),
+            ("bench:          12 ns/iter (+/- 1)\n", true),
+            ("\nfailures:\n\n---- a stdout ----\nok\n", true),
+        ] {
+            let tests = parse("t", "a: test\nb: test\n", &format!("test a ... {text}{end}"));
+            let passed = tests[0].outcome == Outcome::Passed;
+            assert_eq!(passed, expected, "{text:?}: {:?}", tests[0].outcome);
+            assert_eq!(tests[1].outcome, Outcome::Passed, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_test_that_prints_the_marks_of_another_run_changes_nothing() {
+        let marks = Marks::new();
+        let other = Marks::new();
+        assert_ne!(marks.program, other.program);
         let text = format!(
-            "{PROGRAM}one\nx: test\n{LISTED}\ntest x ... ok\n{PROGRAM}two\nx: test\n{LISTED}\n"
+            "{}one\nx: test\n{}\ntest x ... {}two\nok\n\ntest result: ok\n",
+            marks.program, marks.listed, other.program
         );
-        let tests = parse_run(&text);
+        assert_eq!(parse_run(&text, &marks), [TestResult::new("one", "x", Outcome::Passed)]);
+    }
+
+    #[test]
+    fn programs_are_told_apart() {
+        let marks = Marks::new();
+        let Marks { program, listed } = &marks;
+        let text = format!(
+            "{program}one\nx: test\n{listed}\ntest x ... ok\n\ntest result: ok\n{program}two\n\
+             x: test\n{listed}\n"
+        );
+        let tests = parse_run(&text, &marks);
         assert_eq!(tests[0], TestResult::new("one", "x", Outcome::Passed));
         assert_eq!(tests[1], TestResult::new("two", "x", Outcome::NotRun));
     }

@@ -15,6 +15,11 @@ pub enum Outcome {
         /// What it printed, as far as the program tells it apart.
         output: String,
     },
+    /// The program gave up while it ran: it took longer than it may.
+    TimedOut {
+        /// What it printed, and what the program said.
+        output: String,
+    },
     /// The program was told not to run it, or it skipped itself.
     Ignored,
     /// The program ended in the middle of it.
@@ -75,6 +80,7 @@ impl fmt::Display for Report {
             let (word, output) = match &test.outcome {
                 Outcome::Passed => ("passed", ""),
                 Outcome::Failed { output } => ("FAILED", output.as_str()),
+                Outcome::TimedOut { output } => ("TIMED OUT", output.as_str()),
                 Outcome::Ignored => ("ignored", ""),
                 Outcome::Unfinished => ("UNFINISHED: the program ended in it", ""),
                 Outcome::NotRun => ("NOT RUN: the program ended before it", ""),

@@ -124,7 +124,11 @@ fn a_rust_test_program_gives_a_result_for_each_test() {
         #[test] fn a_passes() { assert_eq!(std::process::id() > 1, true); }
         #[test] fn b_fails() { println!("in a guest"); panic!("on purpose"); }
         #[test] #[ignore] fn c_is_ignored() {}
-        #[test] fn d_dies() { std::process::abort(); }
+        #[test] fn d_dies() {
+            // Past libtest's capture: it looks like a result.
+            std::io::Write::write_all(&mut std::io::stdout(), b"noise\nok\n").unwrap();
+            std::process::abort();
+        }
         #[test] fn e_comes_too_late() {}
     "#;
     std::fs::write(&source, text).unwrap();
@@ -171,6 +175,46 @@ fn go_test_programs_give_a_result_for_each_test() {
     let Some(Outcome::Failed { output }) = report.outcome("TestB") else { panic!("{report}") };
     assert!(output.contains("b_test.go:7: no"), "{report}");
     assert_ne!(report.outcome("TestC"), Some(&Outcome::Passed), "{report}");
+}
+
+#[test]
+fn a_go_test_past_its_time_is_timed_out_and_those_after_it_have_not_run() {
+    let arch = guest();
+    let dir = tempfile::tempdir().unwrap();
+    let program = |name: &str, text: &str| {
+        let path = dir.path().join(name).with_extension("test");
+        let list = "case $1 in -test.list*) printf 'TestA\\nTestSleep\\nTestZ\\n'; exit;; esac";
+        let begin = "echo '=== RUN   TestA'\necho '--- PASS: TestA (0.00s)'\n\
+                     echo '=== RUN   TestSleep'\n";
+        std::fs::write(&path, format!("#!/bin/sh\n{list}\n{begin}{text}")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).unwrap();
+        path
+    };
+    // As Go's runtime says it, on stderr; and one that cannot even do that.
+    let programs = [
+        program("late", "echo 'panic: test timed out after 1s' >&2\nexit 2\n"),
+        program("stuck", "trap '' TERM\nsleep 1000\n"),
+    ];
+    let report = go::run(arch, (), programs, Duration::from_secs(1)).unwrap();
+    let told: Vec<String> = report
+        .tests
+        .iter()
+        .map(|test| {
+            let outcome = match &test.outcome {
+                Outcome::TimedOut { output } if output.contains("panic: test timed out") => "late",
+                Outcome::TimedOut { output } if output.contains("*** Test killed") => "killed",
+                Outcome::Passed => "passed",
+                Outcome::NotRun => "not run",
+                _ => "wrong",
+            };
+            format!("{} {}: {outcome}", test.program, test.name)
+        })
+        .collect();
+    let expected = ["late TestA: passed", "late TestSleep: late", "late TestZ: not run"];
+    assert_eq!(told[..3], expected, "{report}");
+    let expected = ["stuck TestA: passed", "stuck TestSleep: killed", "stuck TestZ: not run"];
+    assert_eq!(told[3..], expected, "{report}");
 }
 
 #[test]

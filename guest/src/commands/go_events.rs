@@ -92,6 +92,18 @@ impl Converter {
         std::mem::take(&mut self.events)
     }
 
+    /// The events that a line makes which the program said beside its output, on stderr.
+    pub(super) fn aside(&mut self, line: &str) -> Vec<String> {
+        let owner = self.current.clone();
+        self.output(owner.as_deref(), line);
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether the program said its result.
+    pub(super) fn is_finished(&self) -> bool {
+        self.result.is_some()
+    }
+
     /// The events at the end of the output.
     pub(super) fn end(mut self) -> Vec<String> {
         for name in std::mem::take(&mut self.open).iter().rev() {
@@ -123,6 +135,13 @@ impl Converter {
         // Strings and numbers can always be said in JSON.
         self.events.extend(serde_json::to_string(&event).ok());
     }
+}
+
+/// The event that a program has a test; `go test` has none like it.
+pub(super) fn listed(package: &str, name: &str) -> String {
+    let event =
+        TestEvent { action: "listed", package, test: Some(name), elapsed: None, output: None };
+    serde_json::to_string(&event).unwrap_or_default()
 }
 
 /// `TestX (0.25s)`.

@@ -1,29 +1,32 @@
-//! `gouinit [-coverprofile FILE] [-test_timeout DURATION]`: runs compiled Go tests from a share.
+//! `gouinit [-coverprofile FILE] [-test_timeout DURATION] [-list=true]`: runs compiled Go tests from a share.
 //!
 //! Every `*.test` below `/mount/9p/gotestdata/tests` is run in its directory, tests and benchmarks,
 //! and may take as long as the timeout says (a minute by default). What happened lands on the share
 //! in the reference's wire format:
 //!
 //! * `results.json`: the events of `go test -json`, made from the programs' output by
-//!   [`Converter`], so that the image needs no `test2json`;
+//!   [`Converter`], so that the image needs no `test2json`. What programs say on stderr, such as why one
+//!   gave up, is in them as `go test` has it. With `-list`, which the reference does not know, the tests
+//!   of a program that ended without a result follow as events `listed`: some of them did not run;
 //! * `errors.json`: `{"Binary":…,"Error":…}` for each program that could not run, ended with
 //!   another status than 0 or took too long;
 //! * the file of `-coverprofile`: the programs' coverage profiles, one after the other.
 //!
-//! The programs' output goes to stdout and stderr as well. The exit status is 1 when there was any
+//! The programs' output goes to stdout and stderr as well. What outlives a program is not waited for. The exit status is 1 when there was any
 //! error; the reference swallows it.
 
 use super::common::{USAGE, fail, shell_status};
 use super::go_events::Converter;
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 use vmtest_guest::Emitter;
 use vmtest_guest::events::{Error, event_channel};
 
@@ -31,6 +34,9 @@ const DIR: &str = "/mount/9p/gotestdata";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A program stops itself at its `-test.timeout` and says where it hung; this is for one that cannot.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// So many of the last lines of stderr wait for the end of stdout.
+const ASIDES: usize = 1000;
 
 /// What went wrong with one program, or with all of it.
 #[derive(Debug, Serialize)]
@@ -44,6 +50,7 @@ struct ErrorEvent {
 struct Options {
     cover_profile: Option<PathBuf>,
     timeout: Duration,
+    list: bool,
 }
 
 pub(super) fn main(args: &[OsString]) -> ExitCode {
@@ -51,7 +58,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
         Ok(options) => options,
         Err(why) => {
             eprintln!("gouinit: {why}");
-            eprintln!("usage: gouinit [-coverprofile FILE] [-test_timeout DURATION]");
+            eprintln!("usage: gouinit [-coverprofile FILE] [-test_timeout DURATION] [-list=true]");
             return ExitCode::from(USAGE);
         }
     };
@@ -64,7 +71,7 @@ pub(super) fn main(args: &[OsString]) -> ExitCode {
 
 /// Go's flags: `-name value`, `-name=value`, with one dash or two.
 fn parse(args: &[OsString]) -> Result<Options, String> {
-    let mut options = Options { cover_profile: None, timeout: TIMEOUT };
+    let mut options = Options { cover_profile: None, timeout: TIMEOUT, list: false };
     let mut args = args.iter().map(|arg| arg.to_str().ok_or("an argument is not UTF-8"));
     while let Some(arg) = args.next().transpose()? {
         let flag = arg.strip_prefix('-').ok_or_else(|| format!("unexpected argument `{arg}`"))?;
@@ -83,6 +90,10 @@ fn parse(args: &[OsString]) -> Result<Options, String> {
             "test_timeout" => {
                 options.timeout = parse_duration(value)
                     .ok_or_else(|| format!("`{value}` is no duration such as 1m20s or 300ms"))?;
+            }
+            "list" => {
+                options.list =
+                    value.parse().map_err(|_| format!("`{value}` is neither true nor false"))?;
             }
             _ => return Err(format!("unknown option `{arg}`")),
         }
@@ -171,32 +182,11 @@ fn run_one(
     if options.cover_profile.is_some() {
         command.arg("-test.coverprofile").arg(&profile);
     }
-    // A group of its own, so that its children end with it.
-    command.current_dir(dir).stdout(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(|error| format!("failed to start: {error}"))?;
-    let output = child.stdout.take();
-    let (sender, ended) = channel();
-    let status = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let emitted = output.map(|output| convert(output, package, results));
-            let _ = sender.send(emitted.unwrap_or(Ok(())));
-        });
-        let mut timed_out = false;
-        let converted = match ended.recv_timeout(options.timeout + GRACE) {
-            Err(RecvTimeoutError::Timeout) => {
-                timed_out = true;
-                kill_group(&child);
-                ended.recv().unwrap_or(Ok(()))
-            }
-            result => result.unwrap_or(Ok(())),
-        };
-        let status = child.wait().map_err(|error| format!("cannot wait for it: {error}"))?;
-        if timed_out {
-            return Err(format!("killed after {} s", (options.timeout + GRACE).as_secs_f64()));
-        }
-        converted.map_err(|error| format!("cannot pass on its output: {error}"))?;
-        Ok(status)
-    })?;
+    let (status, finished) = run_and_convert(&mut command, dir, package, options, results)?;
+    if options.list && !finished {
+        list(program, dir, package, options, results)?;
+    }
+    let status = status?;
     let covered = options.cover_profile.as_ref().map_or(Ok(()), |all| append(&profile, all));
     if !status.success() {
         return Err(format!("test exited with non-zero status: {}", shell_status(status)));
@@ -204,34 +194,144 @@ fn run_one(
     covered.map_err(|error| format!("could not append to coverage file: {error}"))
 }
 
+/// What comes from a program.
+enum Piece {
+    /// A line of its stdout, with the newline.
+    Out(Vec<u8>),
+    /// A line of its stderr.
+    Err(Vec<u8>),
+    OutEnd,
+    ErrEnd,
+}
+
+/// Runs a program to its end: its output goes to people as it is, and to the host as events. Returns
+/// its status, or why it has none, and whether it came to a result of its own.
+fn run_and_convert(
+    command: &mut Command,
+    dir: &Path,
+    package: &str,
+    options: &Options,
+    results: &Emitter<()>,
+) -> Result<(Result<ExitStatus, String>, bool), String> {
+    // A group of its own, so that its children end with it.
+    command.current_dir(dir).process_group(0);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("failed to start: {error}"))?;
+    let (send, pieces) = sync_channel(64);
+    pass_lines(child.stdout.take(), send.clone(), Piece::Out, Piece::OutEnd);
+    pass_lines(child.stderr.take(), send, Piece::Err, Piece::ErrEnd);
+    let limit = options.timeout + GRACE;
+    let mut until = Instant::now() + limit;
+    let mut converter = Converter::new(package);
+    let mut emitted = Ok(());
+    let mut verdict = None;
+    // The two streams come in any order: why a program died is said by the test it died in.
+    let mut asides: VecDeque<String> = VecDeque::new();
+    // A test's output must be drained to its end even when nobody takes it any more.
+    let mut pass = |events: Vec<String>| {
+        for event in events {
+            let result = results.emit_json(&event);
+            emitted = std::mem::replace(&mut emitted, Ok(())).and(result);
+        }
+    };
+    loop {
+        match pieces.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(Piece::Out(line)) => {
+                write(&mut io::stdout(), &line);
+                pass(converter.line(&String::from_utf8_lossy(&line)));
+            }
+            Ok(Piece::Err(line)) => {
+                write(&mut io::stderr(), &line);
+                asides.push_back(String::from_utf8_lossy(&line).into_owned());
+                if asides.len() > ASIDES {
+                    pass(asides.pop_front().map_or_else(Vec::new, |line| converter.aside(&line)));
+                }
+            }
+            // What it left running may keep stderr for ever.
+            Ok(Piece::OutEnd) => until = until.min(Instant::now() + GRACE),
+            Ok(Piece::ErrEnd) => {}
+            Err(RecvTimeoutError::Timeout) if verdict.is_none() && is_running(&mut child) => {
+                let text = format!("*** Test killed: ran too long ({} s).\n", limit.as_secs_f64());
+                verdict = Some(text);
+                kill_group(&child);
+                until = Instant::now() + GRACE;
+            }
+            Err(_) => break,
+        }
+    }
+    let killed = verdict.is_some();
+    asides.extend(verdict);
+    for line in asides {
+        pass(converter.aside(&line));
+    }
+    let status = child.wait().map_err(|error| format!("cannot wait for it: {error}"))?;
+    let finished = converter.is_finished() && !killed;
+    pass(converter.end());
+    if killed {
+        return Ok((Err(format!("killed after {} s", limit.as_secs_f64())), finished));
+    }
+    emitted.map_err(|error| format!("cannot pass on its output: {error}"))?;
+    Ok((Ok(status), finished))
+}
+
+/// Sends what a stream has, by lines, from a thread of its own.
+fn pass_lines(
+    stream: Option<impl io::Read + Send + 'static>,
+    send: SyncSender<Piece>,
+    piece: fn(Vec<u8>) -> Piece,
+    end: Piece,
+) {
+    std::thread::spawn(move || {
+        let mut lines = stream.map(BufReader::new);
+        while let Some(lines) = &mut lines {
+            let mut line = Vec::new();
+            if !lines.read_until(b'\n', &mut line).is_ok_and(|count| count > 0)
+                || send.send(piece(line)).is_err()
+            {
+                break;
+            }
+        }
+        let _ = send.send(end);
+    });
+}
+
+fn write(out: &mut dyn Write, line: &[u8]) {
+    let _ = out.write_all(line);
+    let _ = out.flush();
+}
+
+fn is_running(child: &mut Child) -> bool {
+    matches!(child.try_wait(), Ok(None))
+}
+
 fn kill_group(child: &Child) {
     let group = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
 }
 
-/// To people as it is, to the host as events.
-fn convert(output: impl io::Read, package: &str, results: &Emitter<()>) -> Result<(), Error> {
-    let mut converter = Converter::new(package);
-    let mut reader = BufReader::new(output);
-    let mut line = Vec::new();
-    let mut result = Ok(());
-    let mut stdout = io::stdout();
-    loop {
-        line.clear();
-        // A test's output must be drained to its end even when nobody takes it any more.
-        if !reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            break;
-        }
-        let _ = stdout.write_all(&line);
-        let _ = stdout.flush();
-        for event in converter.line(&String::from_utf8_lossy(&line)) {
-            result = result.and(results.emit_json(&event));
-        }
+/// Says which tests a program has.
+fn list(
+    program: &Path,
+    dir: &Path,
+    package: &str,
+    options: &Options,
+    results: &Emitter<()>,
+) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.arg("-test.list=.").arg(format!("-test.timeout={}ms", options.timeout.as_millis()));
+    // A program that cannot even say this has said before why it failed.
+    let Ok(output) = command.current_dir(dir).stderr(Stdio::null()).output() else { return Ok(()) };
+    for name in String::from_utf8_lossy(&output.stdout).lines().filter(|line| is_test(line)) {
+        results
+            .emit_json(&super::go_events::listed(package, name))
+            .map_err(|error| format!("cannot pass on its tests: {error}"))?;
     }
-    for event in converter.end() {
-        result = result.and(results.emit_json(&event));
-    }
-    result
+    Ok(())
+}
+
+fn is_test(name: &str) -> bool {
+    ["Test", "Benchmark", "Example", "Fuzz"].iter().any(|kind| name.starts_with(kind))
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
 fn append(from: &Path, to: &Path) -> io::Result<()> {
