@@ -49,13 +49,6 @@ let
       installPhase = "touch $out";
       postInstall = "";
     });
-  uname = {
-    amd64 = "x86_64";
-    i386 = "i[3-6]86";
-    arm64 = "aarch64";
-    arm = "armv[78]l";
-    riscv64 = "riscv64";
-  };
   boot =
     arch:
     mkVmTest {
@@ -71,7 +64,7 @@ let
         echo fine >&2
       '';
       expect = {
-        stdout = "^${uname.${arch}}$";
+        stdout = "^${arches.${arch}.uname}$";
         stderr = "^fine$";
         console = "Linux version";
       };

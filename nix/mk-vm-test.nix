@@ -7,6 +7,7 @@
   writeText,
   unwrapped,
   hostArch,
+  arches,
   archName,
   # of each architecture, and with a kernel that counts lines
   assets,
@@ -68,13 +69,7 @@ let
   maybe = option: value: each option (lib.optional (value != null) value);
   ofNixpkgs = lib.isDerivation kernel && kernel ? modDirVersion;
   # before nixpkgs 26.11 said it itself
-  nixpkgsImage =
-    {
-      amd64 = "bzImage";
-      i386 = "bzImage";
-      arm = "zImage";
-    }
-    .${guestArch} or "Image";
+  nixpkgsImage = arches.${guestArch}.linux_image;
   unexpected = {
     status = 0;
     stdout = [ ];

@@ -72,6 +72,7 @@ let
     inherit
       unwrapped
       hostArch
+      arches
       archName
       assets
       ;

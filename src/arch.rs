@@ -21,7 +21,8 @@ pub enum Arch {
     Riscv64,
 }
 
-/// What is known about an architecture, one row each.
+/// What is known about an architecture, one row each: a part of `arches.json`, with which a test
+/// compares it.
 struct Facts {
     name: &'static str,
     aliases: &'static [&'static str],
@@ -67,7 +68,7 @@ impl Arch {
             },
             Arch::Arm => &Facts {
                 name: "arm",
-                aliases: &["armhf", "armv7", "armv7l", "armv7hl"],
+                aliases: &["armhf", "armv7", "armv7l", "armv7a", "armv7hl"],
                 qemu: "qemu-system-arm",
                 elf_machine: 40, // EM_ARM
                 elf_64: false,
@@ -119,6 +120,14 @@ impl Arch {
     /// The kernel's name of the first UART, where its messages go.
     pub fn serial_console(self) -> &'static str {
         self.facts().console
+    }
+
+    /// Whether it is x86, of 32 or 64 bits: what PCs have, others lack.
+    pub fn is_x86(self) -> bool {
+        match self {
+            Arch::Amd64 | Arch::I386 => true,
+            Arch::Arm64 | Arch::Arm | Arch::Riscv64 => false,
+        }
     }
 
     /// The architecture this program was built for, where that is one of the five.

@@ -35,7 +35,9 @@ pub struct Options {
     pub accel: Accel,
     /// Memory in MiB. Default: [`DEFAULT_MEMORY_MIB`]. Range: 1 to 4,194,304 (4 TiB).
     pub memory_mib: u64,
-    /// Processors. Default: 1. Range: 1 to 255, fewer on some machines.
+    /// Processors. Default: 1. Range: 1 to 255 on amd64 and i386, to 512 on riscv64, to 8 on arm and,
+    /// emulated, on arm64; with KVM an arm64 guest can have as many as the host's interrupt controller
+    /// has place for, 512 at most.
     pub cpus: u32,
     /// End the run when the guest's kernel panics or reboots (`panic=-1`, `-no-reboot`). Default: yes.
     pub halt_on_kernel_panic: bool,

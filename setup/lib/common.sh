@@ -3,7 +3,8 @@
 
 cache=${VMTEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set, and neither is VMTEST_CACHE}/.cache}/vmtest}
 case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
-all_arches=(amd64 i386 arm64 arm riscv64)
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/arches.sh" # all_arches, and what is known of each
 exec 3>&2 # jobs log to a file; what the user should read goes to 3
 
 say() { printf 'assets: %s\n' "$*" >&3; }
@@ -20,20 +21,17 @@ fail() {
   exit "$1"
 }
 
-canonical_arch() { # the names that cli.md allows, to ours
-  case $1 in
-  amd64 | x86_64 | x86-64) echo amd64 ;;
-  i386 | i486 | i586 | i686 | x86) echo i386 ;;
-  arm64 | aarch64) echo arm64 ;;
-  arm | armhf | armv7 | armv7l | armv7a) echo arm ;;
-  riscv64 | riscv64gc) echo riscv64 ;;
-  *) fail 2 "unknown architecture \`$1\`" "accepted are ${all_arches[*]}" ;;
-  esac
+canonical_arch() { # the names that --arch takes, to ours
+  local arch name
+  for arch in "${all_arches[@]}"; do
+    for name in "$arch" ${arch_aliases[$arch]}; do
+      if [ "${1,,}" = "$name" ]; then echo "$arch" && return; fi
+    done
+  done
+  fail 2 "unknown architecture \`$1\`" "accepted are ${all_arches[*]}"
 }
 
-debian_arch() { # our names are Debian's, with one exception
-  if [ "$1" = arm ]; then echo armhf; else echo "$1"; fi
-}
+debian_arch() { echo "${arch_debian[$1]}"; }
 
 # The distribution: its name, the codename of its release, Debian's name for this machine.
 if [ -r /etc/os-release ]; then

@@ -3,26 +3,13 @@
 # unpacked into the cache. One component per package: x86 serves amd64 and i386, arm both Arms.
 
 qemu_recipe=2
-qemu_family() {
-  case $1 in
-  amd64 | i386) echo x86 ;;
-  arm64 | arm) echo arm ;;
-  riscv64) echo riscv ;;
-  esac
-}
-qemu_program() {
-  case $1 in
-  amd64) echo qemu-system-x86_64 ;;
-  arm64) echo qemu-system-aarch64 ;;
-  *) echo "qemu-system-$1" ;;
-  esac
-}
+qemu_family() { echo "${arch_qemu_family[$1]}"; }
+qemu_program() { echo "qemu-system-${arch_qemu[$1]}"; }
 qemu_arches() { # of a family
-  case $1 in
-  x86) echo amd64 i386 ;;
-  arm) echo arm64 arm ;;
-  riscv) echo riscv64 ;;
-  esac
+  local arch
+  for arch in "${all_arches[@]}"; do
+    if [ "${arch_qemu_family[$arch]}" = "$1" ]; then echo "$arch"; fi
+  done | paste -sd' '
 }
 
 # The machine's own libraries serve an unpacked QEMU, and its own QEMU may come and go with its

@@ -14,21 +14,8 @@ rust_on_path() { # succeeds if PATH has a cargo and a rustc that can build this 
   want=$(rust_minimum)
   [ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ]
 }
-rust_triple() { # ARCH: the target whose C library is glibc
-  case $1 in
-  amd64) echo x86_64-unknown-linux-gnu ;;
-  i386) echo i686-unknown-linux-gnu ;;
-  arm64) echo aarch64-unknown-linux-gnu ;;
-  arm) echo armv7-unknown-linux-gnueabihf ;;
-  riscv64) echo riscv64gc-unknown-linux-gnu ;;
-  esac
-}
-rust_musl_triple() {
-  case $1 in
-  arm) echo armv7-unknown-linux-musleabihf ;;
-  *) rust_triple "$1" | sed 's/gnu$/musl/' ;;
-  esac
-}
+rust_triple() { echo "${arch_rust_gnu[$1]}"; } # ARCH: the target whose C library is glibc
+rust_musl_triple() { echo "${arch_rust[$1]}"; }
 # What a build needs of the machine itself: the C compiler, which links programs of this machine
 # (build scripts among them), and the certificates that crates are downloaded with.
 build_needs() {

@@ -135,6 +135,21 @@ mod tests {
         assert_eq!(identify(b"#!/bin/sh"), None);
     }
 
+    #[test]
+    fn an_image_of_each_architecture_is_told() {
+        for arch in Arch::ALL {
+            // A new architecture needs its magic number here and in `identify`.
+            let (offset, magic): (usize, &[u8]) = match arch {
+                Arch::Amd64 | Arch::I386 => (0x202, b"HdrS"),
+                Arch::Arm64 => (56, b"ARM\x64"),
+                Arch::Arm => (36, &[0x18, 0x28, 0x6f, 0x01]),
+                Arch::Riscv64 => (56, b"RSC\x05"),
+            };
+            let found = identify(&image(&[(offset, magic)])).unwrap().arches;
+            assert!(found.contains(&arch), "{arch}: {found:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn foreign_bytes_do_no_harm(mut head in proptest::collection::vec(any::<u8>(), 0..2048), kind in 0..5) {

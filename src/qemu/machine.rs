@@ -31,6 +31,17 @@ pub enum KernelLog {
 /// Largest memory that is passed on to QEMU: 4 TiB, what its largest machine takes.
 const MEMORY_MIB_MAX: u64 = 4 << 20;
 
+/// Limits of QEMU 10's machines: q35 288 with an IOMMU and 255 without, virt of riscv 512, virt of arm 8
+/// with GICv2 and 512 with newer ones. With KVM the GIC is the host's, and only QEMU finds out which.
+fn cpus_max(arch: Arch, accel: Accel) -> u32 {
+    match (arch, accel) {
+        (Arch::Amd64 | Arch::I386, _) => 255,
+        (Arch::Arm64, Accel::Kvm) => 512,
+        (Arch::Arm64, Accel::Tcg) | (Arch::Arm, _) => 8,
+        (Arch::Riscv64, _) => 512,
+    }
+}
+
 impl Machine {
     fn check(&self, arch: Arch) -> Result<(), PlanError> {
         let max = match arch {
@@ -46,13 +57,7 @@ impl Machine {
                 range: format!("a guest of {arch} can have 1M to {max}M"),
             });
         }
-        // Limits of QEMU 10's machines: q35 288 with an IOMMU and 255 without, virt of arm with GICv2 8,
-        // virt of riscv 512.
-        let max = match arch {
-            Arch::Amd64 | Arch::I386 => 255,
-            Arch::Arm | Arch::Arm64 => 8,
-            Arch::Riscv64 => 512,
-        };
+        let max = cpus_max(arch, self.accel);
         if !(1..=max).contains(&self.cpus) {
             return Err(PlanError::OutOfRange {
                 what: "number of processors",
@@ -122,7 +127,7 @@ impl Machine {
         }
         // The self-tests of the kernel's cipher modules take some 100 ms emulated.
         planner.kernel("cryptomgr.notests")?;
-        if matches!(arch, Arch::Amd64 | Arch::I386) && self.accel == Accel::Tcg {
+        if arch.is_x86() && self.accel == Accel::Tcg {
             // Workarounds for leaks of real processors make emulated code only slower.
             planner.kernel("mitigations=off")?;
             // The emulated timers are not wired as the check expects on slow hosts.
@@ -166,5 +171,31 @@ impl Device for Machine {
             self.kernel_arguments(planner)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn processors_go_up_to_what_the_machine_has() {
+        for arch in Arch::ALL {
+            for accel in [Accel::Tcg, Accel::Kvm] {
+                let plan = |cpus| {
+                    let mut options = Options::new(arch);
+                    (options.accel, options.cpus) = (accel, cpus);
+                    options.plan()
+                };
+                let max = cpus_max(arch, accel);
+                assert!(plan(max).is_ok(), "{arch}, {accel}");
+                for cpus in [0, max + 1] {
+                    let error = plan(cpus).unwrap_err();
+                    let range = format!("1 to {max}");
+                    assert!(error.hint().unwrap().contains(&range), "{arch}, {accel}: {error}");
+                }
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod arches;
 mod boot;
 mod cli;
 mod closure;

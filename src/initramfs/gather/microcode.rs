@@ -64,7 +64,7 @@ fn early(arch: Arch, paths: &[PathBuf]) -> Result<ImageSpec, Problems> {
 type Refused = (String, Option<String>);
 
 fn collect(path: &Path, arch: Arch) -> Result<Vec<(&'static str, Vec<u8>)>, Refused> {
-    if !matches!(arch, Arch::Amd64 | Arch::I386) {
+    if !arch.is_x86() {
         return Err((format!("only x86 kernels load microcode, not those for {arch}"), None));
     }
     let fail = |path: &Path, err| (format!("cannot read `{}`: {err}", path.display()), None);
