@@ -37,6 +37,10 @@ let
     (root + "/tests")
     (root + "/docs")
     (root + "/README.md")
+    (root + "/CONTRIBUTING.md")
+    (root + "/arches.json")
+    (root + "/setup")
+    (root + "/nix/kernel")
   ];
   # cargo on the whole workspace, with the program's own vendored crates
   cargoCheck =
@@ -70,7 +74,7 @@ let
       };
     };
 in
-# Nobody waits for ever for a check.
+# Nobody waits forever for a check.
 lib.mapAttrs (_: lib.addMetaAttrs { timeout = 2 * 60 * 60; }) {
   # The tests of tests/it boot guests with the assets of `make assets` and compare with programs of the host; `make
   # test` runs them. Here: everything in the crates themselves.

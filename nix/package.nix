@@ -15,6 +15,8 @@ rustPlatform.buildRustPackage {
       ../src
       ../guest
       ../benches
+      # a part of the library's documentation
+      ../docs/life-cycle.txt
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;

@@ -162,7 +162,7 @@ pub struct KvmUnusable {
 }
 
 impl KvmUnusable {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self.reason.remedy() {
             Some(remedy) => format!("{remedy}, or take `--accel tcg`"),
@@ -302,7 +302,7 @@ pub struct UnknownAccel {
 }
 
 impl UnknownAccel {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         "take `auto`, `kvm` or `tcg`".to_owned()
     }

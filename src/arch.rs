@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// A guest architecture.
 ///
-/// The canonical spellings are Go's (`amd64`, `i386`, `arm64`, `arm`, `riscv64`), as in the
-/// reference; [`FromStr`] also takes the names used by `uname -m`, Debian, Rust, Nix and QEMU.
+/// The canonical spellings are Go's (`amd64`, `i386`, `arm64`, `arm`, `riscv64`), as in
+/// `hugelgupf/vmtest`; [`FromStr`] also takes the names used by `uname -m`, Debian, Rust, Nix and QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Arch {
     /// 64-bit x86.
@@ -138,7 +138,7 @@ impl Arch {
     /// The guest architecture named by `VMTEST_ARCH`, else the host's.
     ///
     /// `value` is the variable's value; the environment is read at the edge, not here. Empty counts
-    /// as unset, as in the reference.
+    /// as unset, as in `hugelgupf/vmtest`.
     ///
     /// # Errors
     /// [`UnsupportedArch`] for an unknown value, never a silent fallback.
@@ -179,7 +179,7 @@ pub struct UnsupportedArch {
 }
 
 impl UnsupportedArch {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         let names: Vec<String> = Arch::ALL
             .iter()

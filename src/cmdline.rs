@@ -80,7 +80,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             Error::InvalidName { .. } => {

@@ -183,7 +183,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             ConfigError::NoDirectory | ConfigError::NotADirectory { .. } => {
@@ -382,7 +382,7 @@ pub fn with_append_kernel(
 }
 
 /// Whether the run ends when the guest's kernel panics (`panic=-1` and `-no-reboot`); Linux alone
-/// hangs for ever. Default: yes.
+/// hangs forever. Default: yes.
 pub fn halt_on_kernel_panic(halt: bool) -> impl Configure {
     options(move |options| options.halt_on_kernel_panic = halt)
 }

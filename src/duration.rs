@@ -63,7 +63,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How to mend it; shows two valid examples.
+    /// How to fix it; shows two valid examples.
     pub fn hint(&self) -> String {
         let [first, second] = EXAMPLES;
         let plain = format!(

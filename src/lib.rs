@@ -1,10 +1,10 @@
 //! Boots a Linux guest for a test in a fraction of a second, runs a program in it and tells exactly
 //! what happened.
 //!
-//! A VM test is a value that changes type three times:
+//! A VM test is a value that changes its type:
 //!
 //! ```text
-//! Options  --pure-->  Plan  --spawn-->  Vm  --wait-->  Report
+#![doc = include_str!("../docs/life-cycle.txt")]
 //! ```
 //!
 //! Modules are layers; imports go down only (`docs/architecture.md`, checked by a test).

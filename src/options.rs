@@ -132,7 +132,7 @@ impl Options {
     /// Applies what the environment says: fills what was not set, adds what is additive.
     ///
     /// `VMTEST_KERNEL_APPEND` goes before all other kernel parameters, `VMTEST_QEMU_APPEND` after all
-    /// other arguments, as in the reference.
+    /// other arguments, as in `hugelgupf/vmtest`.
     #[must_use]
     pub fn with_environment(mut self, environment: &Environment) -> Options {
         if self.qemu.is_none() {
@@ -341,7 +341,7 @@ pub enum EnvironmentError {
 }
 
 impl EnvironmentError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             EnvironmentError::Arch(error) => error.hint(),

@@ -48,7 +48,7 @@ pub struct UnbalancedQuotes {
 }
 
 impl UnbalancedQuotes {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         "close the quote, or write a backslash before a quote or backslash that is meant literally"
             .to_owned()

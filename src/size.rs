@@ -74,7 +74,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             Error::NotWholeMib { size } if size.0 < 1 << 20 => {

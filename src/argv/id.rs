@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(
             got,
             ["pipe0", "pipe1", "pipe2", "pipe3", "0pipe0", "pip0", "id0", "pip1"],
-            "the list of the reference's own test"
+            "the list of hugelgupf/vmtest's own test"
         );
     }
 }

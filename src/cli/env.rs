@@ -1,4 +1,4 @@
-//! `vmtest env`: runs a program with the pins in its environment, as the reference's `runvmtest` does.
+//! `vmtest env`: runs a program with the pins in its environment, as `hugelgupf/vmtest`'s `runvmtest` does.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

@@ -139,7 +139,7 @@ pub enum Problem {
         by: Request,
         /// What is wrong.
         what: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: Option<String>,
     },
     /// The archive could not be written.
@@ -152,7 +152,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Problem::Destination { problem: PathProblem::DotDot, by, .. } => {

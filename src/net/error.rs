@@ -30,7 +30,7 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             NetError::MacTaken { .. } => Some("give each card an address of its own".into()),

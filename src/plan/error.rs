@@ -56,7 +56,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             PlanError::KernelRequiredForArgs { .. } => Some(

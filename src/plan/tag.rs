@@ -25,7 +25,7 @@ pub enum TagError {
 }
 
 impl TagError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         "give the share a short name of its own: `--share DIR:TAG`".into()
     }

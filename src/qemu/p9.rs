@@ -74,7 +74,7 @@ impl Device for P9Share {
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         TagError::check(&self.tag)?;
         let id = attach(planner, self)?;
-        // For programs that mount by themselves, such as the reference's vmmount. The kernel hands
+        // For programs that mount by themselves, such as `hugelgupf/vmtest`'s vmmount. The kernel hands
         // `NAME=value` that it does not know to init as environment.
         planner.kernel_set(&format!("VMTEST_MOUNT9P_{id}"), &self.tag)?;
         planner.mount(Mount {

@@ -12,7 +12,7 @@ use crate::plan::{Device, FileSource, PlanError, Planner};
 ///
 /// The image is a snapshot taken when the machine starts, and a file of its own: whatever the guest
 /// does, the directory on the host cannot change. QEMU's own `fat:` driver is not used: it holds
-/// 516 MB at most, and the reference attaches it writable.
+/// 516 MB at most, and `hugelgupf/vmtest` attaches it writable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOnlyDir {
     /// The directory on the host.

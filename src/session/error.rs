@@ -121,7 +121,7 @@ fn names(arches: &[Arch]) -> String {
 }
 
 impl Error {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::ForeignHost { .. } => "name the guest's with --arch or VMTEST_ARCH".into(),

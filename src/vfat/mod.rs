@@ -221,7 +221,7 @@ impl fmt::Display for List<'_> {
 }
 
 impl Error {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             Error::Dir { .. } => "give a directory that you may read".to_owned(),

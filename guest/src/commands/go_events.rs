@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-/// Fields as `go test -json` names them; hosts written for the reference read them.
+/// Fields as `go test -json` names them; hosts written for `hugelgupf/vmtest` read them.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct TestEvent<'a> {

@@ -2,18 +2,18 @@
 //!
 //! Every `*.test` below `/mount/9p/gotestdata/tests` is run in its directory, tests and benchmarks,
 //! and may take as long as the timeout says (a minute by default). What happened lands on the share
-//! in the reference's wire format:
+//! in `hugelgupf/vmtest`'s wire format:
 //!
 //! * `results.json`: the events of `go test -json`, made from the programs' output by
 //!   [`Converter`], so that the image needs no `test2json`. What programs say on stderr, such as why one
-//!   gave up, is in them as `go test` has it. With `-list`, which the reference does not know, the tests
+//!   gave up, is in them as `go test` has it. With `-list`, which `hugelgupf/vmtest` does not know, the tests
 //!   of a program that ended without a result follow as events `listed`: some of them did not run;
 //! * `errors.json`: `{"Binary":…,"Error":…}` for each program that could not run, ended with
 //!   another status than 0 or took too long;
 //! * the file of `-coverprofile`: the programs' coverage profiles, one after the other.
 //!
-//! The programs' output goes to stdout and stderr as well. What outlives a program is not waited for. The exit status is 1 when there was any
-//! error; the reference swallows it.
+//! The programs' output goes to stdout and stderr as well. What outlives a program is not waited for.
+//! The exit status is 1 when there was any error; `hugelgupf/vmtest` swallows it.
 
 use super::common::{USAGE, fail, shell_status};
 use super::go_events::Converter;

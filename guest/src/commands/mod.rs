@@ -1,4 +1,4 @@
-//! The small commands, for scripts and for images made as the reference makes them.
+//! The small commands, for scripts and for images made as `hugelgupf/vmtest` makes them.
 //!
 //! Each takes its arguments without its own name and gives the exit status: 64 for wrong usage, 1
 //! when it could not do its work, and for those that run a program that program's status as a shell

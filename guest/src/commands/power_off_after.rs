@@ -1,6 +1,6 @@
 //! `shutdownafter [--] COMMAND...`: runs the command, then powers off.
 //!
-//! The reference swallows the command's status here. When a host started us over the control port it
+//! `hugelgupf/vmtest` swallows the command's status here. When a host started us over the control port it
 //! wants the status, and powers off itself once the command has ended: then this only runs the
 //! command and exits with its status. With another host the status is printed on stderr, since
 //! nothing else reaches anybody, and the machine powers off.

@@ -1,7 +1,7 @@
 //! `shelluinit [SCRIPT]`: runs a shell script from a share and says how it went.
 //!
 //! The script is `/mount/9p/shelltest/test.sh` unless another is given. `TESTS PASSED MARKER` on
-//! stderr is what hosts of the reference look for; the exit status is the script's.
+//! stderr is what hosts of `hugelgupf/vmtest` look for; the exit status is the script's.
 
 use super::common::{fail, run};
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const SCRIPT: &str = "/mount/9p/shelltest/test.sh";
-/// The reference runs u-root's `gosh`; any shell that can do `set -ex` will do.
+/// `hugelgupf/vmtest` runs u-root's `gosh`; any shell that can do `set -ex` will do.
 const SHELLS: &[&str] = &["/bin/sh", "/bbin/gosh", "/bin/defaultsh", "/bin/bash", "/bbin/sh"];
 
 pub(super) fn main(args: &[OsString]) -> ExitCode {

@@ -191,7 +191,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             ReadError::OldFormat { .. } => Some("make it with `cpio -H newc`"),

@@ -139,7 +139,7 @@ impl Geometry {
     }
 }
 
-/// A tree with a place for everything in it, ready to be written.
+/// A tree with a place foreverything in it, ready to be written.
 #[derive(Clone, Debug)]
 pub struct Image<B> {
     pub(super) tree: Tree<B>,

@@ -231,7 +231,7 @@ pub enum Fault {
 }
 
 impl Unstorable {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         "rename or leave out what is listed, or share the directory by 9p (`--share`), which has none of these limits"
             .to_owned()

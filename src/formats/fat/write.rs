@@ -44,7 +44,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             WriteError::Body { .. } => "every file of the tree has to be readable",

@@ -1,4 +1,4 @@
-//! From what was asked for to entries: every file is looked at, and all that is wrong is told at once.
+//! From what was asked for to entries: every file is looked at, and all that is wrong is reported at once.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -97,7 +97,7 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             ArchiveError::Cpio(source) | ArchiveError::Packed { source, .. } => {

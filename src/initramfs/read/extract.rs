@@ -97,7 +97,7 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             ExtractError::NotEmpty { .. } => "give a directory that does not exist yet".into(),

@@ -33,7 +33,7 @@ pub enum KernelConfigError {
 }
 
 impl KernelConfigError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             KernelConfigError::Read { .. } => return None,

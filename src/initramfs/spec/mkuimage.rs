@@ -115,7 +115,7 @@ pub enum TemplateError {
 }
 
 impl TemplateError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             TemplateError::NoFile { .. } => "name it with `--config-file FILE`".into(),

@@ -40,7 +40,7 @@ pub enum CompressionError {
 }
 
 impl CompressionError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             CompressionError::Level { codec, .. } => match levels(*codec) {

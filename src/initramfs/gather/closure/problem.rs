@@ -364,7 +364,7 @@ impl fmt::Display for Note {
 }
 
 impl Problem {
-    /// How to mend it, if that can be said.
+    /// How to fix it, if that can be said.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Problem::ProgramArch { found, .. } => match found.arch() {
@@ -413,7 +413,7 @@ impl Problem {
 }
 
 impl MissingLibrary {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         let wrong = self.tried.iter().find_map(|tried| match tried.outcome {
             Outcome::WrongTarget(found) => Some((tried, found)),

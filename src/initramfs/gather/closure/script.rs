@@ -45,7 +45,7 @@ pub enum ShebangError {
 }
 
 impl ShebangError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(self) -> &'static str {
         match self {
             ShebangError::Empty => "write `#!/bin/sh`, for instance",

@@ -83,7 +83,7 @@ pub enum ModuleProblem {
 }
 
 impl ModuleProblem {
-    /// How to mend it, if that can be said.
+    /// How to fix it, if that can be said.
     pub fn hint(&self) -> Option<String> {
         match self {
             ModuleProblem::Unknown { release, .. } => Some(format!(
