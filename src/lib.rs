@@ -18,6 +18,7 @@ pub mod causes;
 pub mod cmdline;
 pub mod configure;
 pub mod coverage;
+pub mod diagnosis;
 pub mod duration;
 mod environment;
 pub mod formats;

@@ -13,6 +13,7 @@ mod interrupt;
 mod options;
 mod run;
 mod shell;
+mod splats;
 mod terminal;
 mod ui;
 mod words;
@@ -68,6 +69,8 @@ enum Commands {
     Initramfs(initramfs::Args),
     /// Convert and combine what `run --coverage` collected
     Coverage(coverage::Args),
+    /// Find the reports of faults in a kernel's log
+    Splats(splats::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -102,6 +105,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Coverage(args)) => coverage::run(args),
+        Some(Commands::Splats(args)) => splats::run(&args),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),

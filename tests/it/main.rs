@@ -18,5 +18,6 @@ mod library;
 mod parity;
 mod programs;
 mod shell;
+mod splats;
 mod support;
 mod words;

@@ -12,7 +12,7 @@ use imports::{Crate, circles};
 const LAYERS: [&[&str]; 8] = [
     &["arch", "causes", "duration", "net", "quote", "size"],
     &["cmdline", "accel"],
-    &["formats"],
+    &["formats", "diagnosis"],
     &["argv", "plan", "qemu", "options"],
     &["initramfs", "vfat", "assets", "environment", "coverage"],
     &["sys", "vm"],
