@@ -13,7 +13,7 @@ ASSETS := @setup/assets
 export VMTEST_ASSETS := $(CACHE)/assets.json
 endif
 
-.PHONY: help run shell test test-tools lint build assets kernels kernels-test bench clean
+.PHONY: help run shell test test-tools lint features build assets kernels kernels-test bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,15 +22,15 @@ help: ## this list
 
 run: ## boot ARCH (default: this machine's) and run CMD in it; without CMD, say what was found
 	$(ASSETS) $(ARCH)
-	@$(CARGO) build --quiet --locked --release
+	@$(CARGO) build --quiet --locked --release --features cli
 	@target/release/vmtest --arch $(ARCH) $(if $(CMD),-- $(CMD))
 
 shell: ## an interactive shell in a guest of ARCH
 	$(ASSETS) $(ARCH)
-	@$(CARGO) build --quiet --locked --release
+	@$(CARGO) build --quiet --locked --release --features cli
 	@target/release/vmtest shell --arch $(ARCH)
 
-test: test-tools lint ## formatting, lints, tests, real boots of all five architectures
+test: test-tools lint features ## formatting, lints, tests, real boots of all five architectures
 	$(ASSETS) programs firmware
 	$(CARGO) test --locked --workspace
 
@@ -46,8 +46,14 @@ lint: ## formatting and lints
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck setup/assets setup/cargo setup/go setup/kernels setup/test-tools setup/lib/*.sh nix/kernel/build nix/fetch-sources .ci/*; \
 	else echo 'make: no shellcheck here: shell scripts are not checked' >&2; fi
 
+# Each by itself, so that none needs another in secret.
+FEATURES := $(shell sed -n '/^\[features\]/,/^$$/s/^\([a-z][a-z-]*\) = .*/\1/p' Cargo.toml)
+
+features: ## the library with each of its features alone, and with none
+	$(foreach feature,$(FEATURES),$(CARGO) check --quiet --locked --lib --no-default-features --features $(feature) && )true
+
 build: ## the program: target/release/vmtest
-	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --features cli
 
 assets: ## QEMU, kernels, shells and guest programs of all five architectures, and their manifest
 	$(ASSETS)

@@ -20,6 +20,7 @@ rustPlatform.buildRustPackage {
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;
+  buildFeatures = [ "cli" ];
   cargoBuildFlags = [
     "--package=vmtest"
     "--bin=vmtest"

@@ -35,3 +35,9 @@ mod sys;
 pub mod testing;
 pub mod vfat;
 pub mod vm;
+
+/// Types of other crates that are in public signatures.
+pub use regex;
+#[cfg(feature = "http")]
+pub use tiny_http;
+pub use vmtest_guest::proto;

@@ -36,6 +36,7 @@ impl Sections {
         Ok(table(&file, &head)?.map(|table| Sections { file, length, table }))
     }
 
+    #[cfg(feature = "coverage")]
     pub(super) fn has(&self, section: &[u8]) -> bool {
         self.table.iter().any(|(name, ..)| name == section)
     }

@@ -11,11 +11,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use memchr::memmem;
 use tempfile::NamedTempFile;
 
 use super::collect::Collector;
-use super::elf::Sections;
 use super::model::{FileCoverage, Line, TestId};
 use super::problem::Problem;
 use super::record::Object;
@@ -32,9 +30,6 @@ pub(super) const COUNTERS: &str = "covcounters.";
 pub(super) const PROFILE: &str = ".coverprofile";
 /// What a program's description begins with.
 const META_MAGIC: [u8; 4] = [0, b'c', b'v', b'm'];
-/// The section with a program's build settings, and more than these ever are: each dependency is a line.
-const BUILD_INFO: &[u8] = b".go.buildinfo";
-const MAX_BUILD_INFO: u64 = 16 << 20;
 
 /// What was wrong with a profile, by line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,14 +145,6 @@ fn block(text: &str) -> Option<(&str, Block, Count)> {
     let (from, to) = (position(from)?, position(to)?);
     let sane = from.0 > 0 && from <= to && to.0 <= MAX_LINE && !name.is_empty();
     sane.then_some((name, Block { from, to }, count))
-}
-
-/// Whether a file is a program of Go that was built with `-cover`: it says so among its build settings
-/// (Go documentation, package `debug/buildinfo`). One that cannot be read is none.
-pub(super) fn is_instrumented(path: &Path) -> bool {
-    let settings = Sections::read(path)
-        .and_then(|program| program.map_or(Ok(None), |it| it.bytes(BUILD_INFO, MAX_BUILD_INFO)));
-    matches!(settings, Ok(Some(text)) if memmem::find(&text, b"\nbuild\t-cover=true\n").is_some())
 }
 
 /// Converts what is in a directory: counters of programs and text profiles.

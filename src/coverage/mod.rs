@@ -2,76 +2,56 @@
 //!
 //! [`record`] says what a run's directory holds. [`load`] turns directories into [`model::Coverage`]
 //! with the converters of others: gcov, llvm-cov, go. [`lcov`], [`cobertura`], [`json`], [`table`] and
-//! [`html`] write it. What cannot be used is a [`Problem`]; the rest is used all the same.
+//! [`html`] write it. What cannot be used is a [`Problem`]; the rest is used all the same. All this is the
+//! feature `coverage`; what collects during a run is always there.
 
+#[cfg(feature = "coverage")]
 pub mod cobertura;
+#[cfg(feature = "coverage")]
 mod collect;
 mod elf;
+#[cfg(feature = "coverage")]
 mod error;
+#[cfg(feature = "coverage")]
 mod gcov;
+#[cfg(feature = "coverage")]
 pub mod go;
+#[cfg(feature = "coverage")]
 pub mod html;
+#[cfg(feature = "coverage")]
 mod input;
+mod instrumented;
+#[cfg(feature = "coverage")]
 pub mod json;
+#[cfg(feature = "coverage")]
 pub mod lcov;
+#[cfg(feature = "coverage")]
 mod llvm;
+#[cfg(feature = "coverage")]
+mod load;
+#[cfg(feature = "coverage")]
 pub mod model;
+#[cfg(feature = "coverage")]
 mod problem;
 pub mod record;
 pub mod run_dir;
+#[cfg(feature = "coverage")]
 mod sources;
+#[cfg(feature = "coverage")]
 pub mod table;
+#[cfg(feature = "coverage")]
 mod text;
+#[cfg(feature = "coverage")]
 mod tools;
 
-use std::path::{Path, PathBuf};
-
+#[cfg(feature = "coverage")]
 pub use error::Error;
+pub use instrumented::is_instrumented;
+#[cfg(feature = "coverage")]
+pub use load::{Loaded, load};
+#[cfg(feature = "coverage")]
 pub use problem::Problem;
+#[cfg(feature = "coverage")]
 pub use sources::{SourceRoot, Sources};
+#[cfg(feature = "coverage")]
 pub use tools::{Cancel, ToolError, Tools};
-
-use collect::Collector;
-use model::Coverage;
-
-/// Whether a file is a program or library that counts what it executes, by LLVM's instrumentation or
-/// Go's. One that cannot be read is none.
-pub fn is_instrumented(path: &Path) -> bool {
-    llvm::is_instrumented(path) || go::is_instrumented(path)
-}
-
-/// What was read.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The coverage.
-    pub coverage: Coverage,
-    /// What could not be used, or only in part, by object.
-    pub problems: Vec<Problem>,
-    /// What a person should know besides.
-    pub notes: Vec<String>,
-}
-
-/// Reads runs, directories of runs, and files of other tools.
-///
-/// Memory: the counts of all tests, some 15 MiB for a kernel's run; archives and profiles are read as
-/// streams. Temporary files are in a directory of their own, which is removed.
-///
-/// # Errors
-/// Something that was given is not there, or has no coverage in it.
-pub fn load(given: &[PathBuf], tools: &Tools, sources: &Sources) -> Result<Loaded, Error> {
-    let input::Inputs { found, problems: closed, mut notes } = input::find(given)?;
-    let scratch = tempfile::Builder::new()
-        .prefix("vmtest-coverage-")
-        .tempdir()
-        .map_err(|source| Error::Scratch { source })?;
-    let collector = Collector::new(tools, sources, scratch.path());
-    closed.into_iter().for_each(|problem| collector.problem(problem));
-    input::read(&collector, &found, &mut notes);
-    let (coverage, mut problems) = collector.finish();
-    if tools.cancel.is_cancelled() {
-        return Err(Error::Cancelled);
-    }
-    problems.sort_by(|a, b| (&a.object, &a.why).cmp(&(&b.object, &b.why)));
-    problems.dedup();
-    Ok(Loaded { coverage, problems, notes })
-}

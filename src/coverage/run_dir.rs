@@ -189,7 +189,7 @@ impl RunDir {
             }
         }
         // Which kind a program has that was never heard of is not known: the instrumented ones tell.
-        let go = |object: &Object| super::go::is_instrumented(&object.host);
+        let go = |object: &Object| super::instrumented::by_go(&object.host);
         let all_go = !record.objects.is_empty() && record.objects.iter().all(go);
         let kind = if all_go { Kind::Go } else { Kind::Llvm };
         if let Some(why) = facts.programs {

@@ -32,7 +32,11 @@ pub use gather::{closure, modules};
 pub use hash::Hash;
 pub use problem::{Problem, Problems};
 pub use read::{archive, extract, inspect, kconfig};
-pub use spec::{Attributes, ImageSpec, Role, manifest, mkuimage};
+#[cfg(feature = "manifest")]
+pub use spec::manifest;
+#[cfg(feature = "uroot")]
+pub use spec::mkuimage;
+pub use spec::{Attributes, ImageSpec, Role};
 pub use write::build::{Build, BuildError, Built, build};
 pub use write::cache::{self, Cache};
 pub use write::compress::{Compression, CompressionError, Encoder};

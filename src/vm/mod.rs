@@ -15,6 +15,7 @@ mod console;
 mod counters;
 mod events;
 mod files;
+#[cfg(feature = "http")]
 mod http;
 pub mod lines;
 mod link;
@@ -48,6 +49,7 @@ pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use counters::KernelCounters;
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use files::FileError;
+#[cfg(feature = "http")]
 pub use http::{HttpHandler, ServeHttp};
 pub use link::InterVm;
 pub use run::{Job, Outcome, Phases, Progress, run};

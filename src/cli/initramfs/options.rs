@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use vmtest::arch::Arch;
-use vmtest::initramfs::manifest::{Manifest, module_request};
+use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::mkuimage::{self, Config, Templates};
+use vmtest::initramfs::modules::Request;
 use vmtest::initramfs::{Attributes, ImageSpec, ModulesRequest, Role};
 use vmtest::options::Environment;
 
@@ -119,7 +120,7 @@ impl ContentArgs {
     pub(super) fn spec(&self, environment: &Environment) -> Result<ImageSpec, Failure> {
         let manifest = self.manifest.as_ref().map(|path| read_manifest(path)).transpose()?;
         let template = self.template()?;
-        let named = manifest.as_ref().and_then(|(_, manifest)| manifest.arch.clone());
+        let named = manifest.as_ref().and_then(|(_, manifest)| manifest.arch().map(str::to_owned));
         let named = named.or_else(|| template.as_ref().and_then(|config| config.goarch.clone()));
         let named = named
             .map(|name| name.parse::<Arch>())
@@ -248,7 +249,7 @@ impl ContentArgs {
         if let Some(dir) = modules {
             spec.by(format!("--modules {}", dir.display())).modules(ModulesRequest {
                 dir: dir.clone(),
-                modules: module.iter().map(|name| module_request(name)).collect(),
+                modules: module.iter().map(|name| Request::parse(name)).collect(),
                 firmware: firmware.clone(),
             });
         }

@@ -83,11 +83,6 @@ pub(crate) fn profiles(
     );
 }
 
-/// Whether a file has LLVM's instrumentation. One that cannot be read has none.
-pub(super) fn is_instrumented(path: &Path) -> bool {
-    matches!(objects::instrumented(path), Ok(Some(_)))
-}
-
 fn raw_profiles(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {

@@ -12,17 +12,15 @@ use std::path::{Path, PathBuf};
 use memchr::memmem::Finder;
 
 use crate::coverage::elf::Sections;
+use crate::coverage::instrumented::{LLVM_NAMES, MAX_LLVM_NAMES};
 
-/// The section with the names of functions, and with the map from counters to source.
-const NAMES: &[u8] = b"__llvm_prf_names";
+/// The section with the map from counters to source.
 const MAP: &[u8] = b"__llvm_covmap";
 /// The section with the build id, and how much of it comes before the id: a note's head.
 const BUILD_ID: &[u8] = b".note.gnu.build-id";
 const NOTE_HEAD: usize = 16;
 /// The first raw format whose third word is the size of its build ids.
 const HAS_BUILD_IDS: u64 = 8;
-/// No section of names is larger.
-const MAX_NAMES: u64 = 256 << 20;
 
 /// A program or library with LLVM's instrumentation.
 #[derive(Debug)]
@@ -49,7 +47,8 @@ pub(super) enum Fit {
 pub(super) fn instrumented(path: &Path) -> io::Result<Option<Instrumented>> {
     let Some(program) = Sections::read(path)? else { return Ok(None) };
     let mapped = program.has(MAP);
-    let Some(names) = program.bytes(NAMES, MAX_NAMES)?.filter(|names| !names.is_empty()) else {
+    let Some(names) = program.bytes(LLVM_NAMES, MAX_LLVM_NAMES)?.filter(|names| !names.is_empty())
+    else {
         return Ok(None);
     };
     let build_id = program.bytes(BUILD_ID, NOTE_HEAD as u64 + 64)?;

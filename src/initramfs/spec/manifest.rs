@@ -20,160 +20,160 @@ use crate::initramfs::gather::modules::{self, ModulesRequest};
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Manifest {
     /// The guest's architecture: amd64, i386, arm64, arm, riscv64. Default: the host's.
-    pub arch: Option<String>,
+    arch: Option<String>,
     /// Where libraries and interpreters are looked for. Default: /
-    pub sysroot: Option<PathBuf>,
+    sysroot: Option<PathBuf>,
     /// Further directories with libraries.
-    pub lib_dirs: Vec<PathBuf>,
+    lib_dirs: Vec<PathBuf>,
     /// Libraries that may be missing.
-    pub allow_missing: Vec<String>,
+    allow_missing: Vec<String>,
     /// Where two requests give one path different content, take the later one.
     #[serde(rename = "override")]
-    pub take_later: bool,
+    take_later: bool,
     /// Base archives, of any number of segments, compressed or not. They replace the default one.
-    pub base: Vec<PathBuf>,
+    base: Vec<PathBuf>,
     /// Leave the default base archive out.
-    pub no_base: bool,
+    no_base: bool,
     /// Keep the init of the base archive; another one becomes `inito`.
-    pub use_init: bool,
+    use_init: bool,
     /// The command that /init leads to: a path in the image, or the name of a program in it.
-    pub init: Option<String>,
+    init: Option<String>,
     /// The command that /bin/sh and /bin/defaultsh lead to.
-    pub default_sh: Option<String>,
+    default_sh: Option<String>,
     /// The command that u-root's init runs, with arguments, quoted as in a shell.
-    pub uinit: Option<String>,
+    uinit: Option<String>,
     /// Keep the modes of the host's files instead of normalising them.
-    pub preserve_modes: bool,
+    preserve_modes: bool,
     /// Keep owner and group of the host's files instead of making everything root's.
-    pub preserve_owner: bool,
+    preserve_owner: bool,
     /// Compression: none, gzip, zstd, lz4 or xz, with `:LEVEL`; or auto. Default: none.
-    pub compress: Option<String>,
+    compress: Option<String>,
     /// Microcode for an early segment: files or directories.
-    pub microcode: Vec<PathBuf>,
+    microcode: Vec<PathBuf>,
     /// Time of all entries, in seconds since 1970. Default: SOURCE_DATE_EPOCH, else 0.
-    pub mtime: Option<u32>,
+    mtime: Option<u32>,
     /// Files and directories of the host, as they are.
     #[schemars(with = "Vec<FileEntry>")]
-    pub file: Vec<Spanned<FileEntry>>,
+    file: Vec<Spanned<FileEntry>>,
     /// Programs with everything they need.
     #[schemars(with = "Vec<BinEntry>")]
-    pub bin: Vec<Spanned<BinEntry>>,
+    bin: Vec<Spanned<BinEntry>>,
     /// Files with content that stands in the manifest.
     #[schemars(with = "Vec<TextEntry>")]
-    pub text: Vec<Spanned<TextEntry>>,
+    text: Vec<Spanned<TextEntry>>,
     /// Directories.
     #[schemars(with = "Vec<DirEntry>")]
-    pub dir: Vec<Spanned<DirEntry>>,
+    dir: Vec<Spanned<DirEntry>>,
     /// Symbolic links.
     #[schemars(with = "Vec<SymlinkEntry>")]
-    pub symlink: Vec<Spanned<SymlinkEntry>>,
+    symlink: Vec<Spanned<SymlinkEntry>>,
     /// Device nodes and named pipes.
     #[schemars(with = "Vec<NodeEntry>")]
-    pub node: Vec<Spanned<NodeEntry>>,
+    node: Vec<Spanned<NodeEntry>>,
     /// One program under many names.
     #[schemars(with = "Vec<MulticallEntry>")]
-    pub multicall: Vec<Spanned<MulticallEntry>>,
+    multicall: Vec<Spanned<MulticallEntry>>,
     /// Kernel modules with all they depend on.
     #[schemars(with = "Vec<ModulesEntry>")]
-    pub modules: Vec<Spanned<ModulesEntry>>,
+    modules: Vec<Spanned<ModulesEntry>>,
 }
 
 /// `[[file]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct FileEntry {
+struct FileEntry {
     /// Path of the host.
-    pub src: PathText,
+    src: PathText,
     /// Path in the image. Default: that of the host.
-    pub dest: Option<PathText>,
+    dest: Option<PathText>,
     /// Take what a symbolic link leads to instead of the link.
     #[serde(default)]
-    pub follow: bool,
+    follow: bool,
 }
 
 /// `[[bin]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct BinEntry {
+struct BinEntry {
     /// Path of the host.
-    pub src: PathText,
+    src: PathText,
     /// Path in the image. Default: that of the host.
-    pub dest: Option<PathText>,
+    dest: Option<PathText>,
 }
 
 /// `[[text]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct TextEntry {
+struct TextEntry {
     /// Path in the image.
-    pub dest: PathText,
+    dest: PathText,
     /// The file's content.
-    pub content: String,
+    content: String,
     /// Permissions, octal. Default: 0644.
-    pub mode: Option<Octal>,
+    mode: Option<Octal>,
     /// Owner.
     #[serde(default)]
-    pub uid: u32,
+    uid: u32,
     /// Group.
     #[serde(default)]
-    pub gid: u32,
+    gid: u32,
 }
 
 /// `[[dir]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DirEntry {
+struct DirEntry {
     /// Path in the image.
-    pub dest: PathText,
+    dest: PathText,
     /// Permissions, octal. Default: 0755.
-    pub mode: Option<Octal>,
+    mode: Option<Octal>,
     /// Owner.
     #[serde(default)]
-    pub uid: u32,
+    uid: u32,
     /// Group.
     #[serde(default)]
-    pub gid: u32,
+    gid: u32,
 }
 
 /// `[[symlink]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct SymlinkEntry {
+struct SymlinkEntry {
     /// Path in the image.
-    pub dest: PathText,
+    dest: PathText,
     /// The link's text.
-    pub target: PathText,
+    target: PathText,
 }
 
 /// `[[node]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct NodeEntry {
+struct NodeEntry {
     /// Path in the image.
-    pub dest: PathText,
+    dest: PathText,
     /// What it is.
     #[serde(rename = "type")]
-    pub kind: NodeKind,
+    kind: NodeKind,
     /// Major number of a device.
     #[serde(default)]
-    pub major: u32,
+    major: u32,
     /// Minor number of a device.
     #[serde(default)]
-    pub minor: u32,
+    minor: u32,
     /// Permissions, octal. Default: 0600.
-    pub mode: Option<Octal>,
+    mode: Option<Octal>,
     /// Owner.
     #[serde(default)]
-    pub uid: u32,
+    uid: u32,
     /// Group.
     #[serde(default)]
-    pub gid: u32,
+    gid: u32,
 }
 
 /// Kinds of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum NodeKind {
+enum NodeKind {
     /// Character device.
     Char,
     /// Block device.
@@ -185,29 +185,29 @@ pub enum NodeKind {
 /// `[[multicall]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct MulticallEntry {
+struct MulticallEntry {
     /// Path of the host: becomes `bbin/bb`.
-    pub binary: PathText,
+    binary: PathText,
     /// Names: `bbin/NAME` leads to it.
-    pub names: Vec<String>,
+    names: Vec<String>,
 }
 
 /// `[[modules]]`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ModulesEntry {
+struct ModulesEntry {
     /// `…/lib/modules/RELEASE`
-    pub dir: PathBuf,
+    dir: PathBuf,
     /// Names or aliases, with parameters after a blank: `virtio_net napi_tx=1`.
-    pub names: Vec<String>,
+    names: Vec<String>,
     /// `…/lib/firmware`
-    pub firmware: Option<PathBuf>,
+    firmware: Option<PathBuf>,
 }
 
 /// A path: a string, or an array of numbers for bytes that are no UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct PathText(Bytes);
+struct PathText(Bytes);
 
 impl PathText {
     fn os(&self) -> &OsStr {
@@ -238,7 +238,7 @@ impl JsonSchema for PathText {
 /// Permissions as people write them: a string of octal digits. A bare number would be decimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Octal(pub u32);
+struct Octal(u32);
 
 impl TryFrom<String> for Octal {
     type Error = String;
@@ -291,6 +291,11 @@ impl Manifest {
             _ => return Ok(manifest),
         };
         Err(fail(format!("{contradiction} means nothing beside `no-base = true`: leave one out")))
+    }
+
+    /// The guest's architecture, as the manifest names it.
+    pub fn arch(&self) -> Option<&str> {
+        self.arch.as_deref()
     }
 
     /// The JSON schema.
@@ -429,7 +434,7 @@ impl Manifest {
             let ModulesEntry { dir, names, firmware } = entry.get_ref();
             spec.by(line(entry.span())).modules(ModulesRequest {
                 dir: home.join(dir),
-                modules: names.iter().map(|name| module_request(name)).collect(),
+                modules: names.iter().map(|name| modules::Request::parse(name)).collect(),
                 firmware: firmware.as_ref().map(|dir| home.join(dir)),
             });
         }
@@ -439,12 +444,6 @@ impl Manifest {
 /// Without a destination the path as written, not the joined one, decides.
 fn dest_of<'a>(src: &'a PathText, dest: &'a Option<PathText>) -> &'a OsStr {
     dest.as_ref().unwrap_or(src).os()
-}
-
-/// `NAME` or `NAME key=value …`.
-pub fn module_request(text: &str) -> modules::Request {
-    let (name, params) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    modules::Request { params: params.trim().to_owned(), ..modules::Request::new(name) }
 }
 
 #[cfg(test)]

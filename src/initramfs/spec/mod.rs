@@ -1,7 +1,9 @@
 //! What an image shall contain, as people write it down. Nothing is looked at here.
 
 mod image;
+#[cfg(feature = "manifest")]
 pub mod manifest;
+#[cfg(feature = "uroot")]
 pub mod mkuimage;
 mod role;
 

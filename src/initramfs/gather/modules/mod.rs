@@ -426,6 +426,12 @@ impl Request {
         Request { name: name.into(), params: String::new(), optional: false }
     }
 
+    /// `NAME`, or `NAME key=value …`.
+    pub fn parse(text: &str) -> Request {
+        let (name, params) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        Request { params: params.trim().to_owned(), ..Request::new(name) }
+    }
+
     /// The module `name`, if the kernel has it.
     pub fn optional(name: impl Into<String>) -> Request {
         Request { optional: true, ..Request::new(name) }
