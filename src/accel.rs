@@ -21,6 +21,7 @@ use crate::duration;
 
 /// What executes guest code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Accel {
     /// The host's processor, through Linux' KVM.
     Kvm,

@@ -8,6 +8,7 @@ use std::str::FromStr;
 /// The canonical spellings are Go's (`amd64`, `i386`, `arm64`, `arm`, `riscv64`), as in
 /// `hugelgupf/vmtest`; [`FromStr`] also takes the names used by `uname -m`, Debian, Rust, Nix and QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Arch {
     /// 64-bit x86.
     Amd64,

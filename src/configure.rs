@@ -97,6 +97,7 @@ pub struct Coverage {
 
 /// Which kernel is booted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kernel {
     /// `VMTEST_KERNEL`, else the pinned one of the asset manifest.
     #[default]

@@ -85,6 +85,7 @@ pub enum Boot {
 
 /// Where the initramfs comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Initramfs {
     /// There is none: the root file system is a drive or a share.
     None,

@@ -18,6 +18,7 @@ use crate::formats::lz4;
 
 /// How a segment of an image is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Codec {
     /// Not at all.
     None,

@@ -182,6 +182,7 @@ pub struct Entry {
 
 /// What an entry is.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Kind {
     /// A directory.
     Directory,
@@ -208,6 +209,7 @@ pub enum Kind {
 
 /// Kinds of special files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Node {
     /// Character device.
     Char,
@@ -271,6 +273,7 @@ impl Entry {
 
 /// Where a file's bytes come from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Body {
     /// Memory.
     Bytes(Arc<[u8]>),

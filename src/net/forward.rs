@@ -8,6 +8,7 @@ use super::parse::ParseNetError;
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// TCP.
     Tcp,

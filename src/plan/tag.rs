@@ -6,6 +6,7 @@ pub const MOUNT_TAG_MAX: usize = 31;
 
 /// A mount tag that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TagError {
     /// No tag at all.
     #[error("empty mount tag")]

@@ -100,6 +100,7 @@ pub struct Channel {
 
 /// What is at QEMU's side of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChannelKind {
     /// The machine's UART.
     Console,
@@ -121,6 +122,7 @@ impl ChannelKind {
 
 /// How argv is spelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Spelling {
     /// As QEMU is started: streams and made files are inherited file descriptors.
     Executed,

@@ -25,6 +25,7 @@ pub struct Drive {
 
 /// Format of a disk image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DriveFormat {
     /// The disk's bytes.
     #[default]
@@ -35,6 +36,7 @@ pub enum DriveFormat {
 
 /// What the guest sees a disk on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DriveInterface {
     /// virtio-blk: `/dev/vda`.
     #[default]
@@ -108,6 +110,7 @@ pub(super) fn split_commas(text: &[u8]) -> Vec<Vec<u8>> {
 
 /// A `--drive` that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParseDriveError {
     /// No file.
     #[error("no file is given")]

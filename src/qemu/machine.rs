@@ -20,6 +20,7 @@ pub struct Machine {
 
 /// How much the kernel says on its console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KernelLog {
     /// All messages: they end up in `console.log`.
     #[default]

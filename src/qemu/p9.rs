@@ -29,6 +29,7 @@ pub struct P9Share {
 
 /// How owners, modes and special files that the guest makes are kept on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ownership {
     /// Files belong to whoever runs QEMU; a `chown` in the guest is accepted and forgotten.
     #[default]

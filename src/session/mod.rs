@@ -47,6 +47,7 @@ pub enum Init {
 }
 
 /// A machine that can be started.
+#[must_use = "nothing runs until it is started"]
 pub struct Prepared {
     /// QEMU's argv and all it needs.
     pub plan: Plan,

@@ -51,6 +51,7 @@ fn everything(arch: Arch) {
         Arch::Arm64 => "aarch64",
         Arch::Arm => "armv7l",
         Arch::Riscv64 => "riscv64",
+        other => panic!("what does `uname -m` say on {other}?"),
     };
     done.says(machine);
     let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();

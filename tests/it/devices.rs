@@ -230,6 +230,7 @@ fn drives() {
         let content = match format {
             Raw => vec![0; disk_bytes as usize],
             Qcow2 => empty_qcow2(disk_bytes),
+            other => panic!("no image of {other:?}"),
         };
         fs::write(file(name), content).unwrap();
     }
@@ -278,6 +279,7 @@ fn drives() {
         let found = match format {
             Raw => after[51200..].starts_with(wanted.as_bytes()),
             Qcow2 => after.windows(wanted.len()).any(|window| window == wanted.as_bytes()),
+            other => panic!("where is the text in {other:?}?"),
         };
         assert!(found, "{name} was not written");
     }

@@ -58,6 +58,7 @@ impl Places {
             Arch::Amd64 | Arch::I386 => (1 << 20, 1 << 17),
             Arch::Arm64 | Arch::Arm => (64 << 20, 64 << 20),
             Arch::Riscv64 => (32 << 20, 32 << 20),
+            other => panic!("how large is the flash memory of {other}?"),
         };
         let dir = root.join("a,b c");
         fs::create_dir(&dir).unwrap();
@@ -226,6 +227,7 @@ fn drives(options: &mut Options, places: &Places, interface: DriveInterface) {
         file: match format {
             DriveFormat::Raw => places.raw.clone(),
             DriveFormat::Qcow2 => places.qcow2.clone(),
+            other => panic!("no image of {other:?}"),
         },
         format,
         interface,

@@ -17,6 +17,7 @@ mod layers;
 mod library;
 mod parity;
 mod programs;
+mod public;
 mod shell;
 mod splats;
 mod support;

@@ -18,6 +18,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// A gathered image, and how it shall be stored.
 #[derive(Debug)]
+#[must_use = "nothing is written yet"]
 pub struct Build {
     early: Option<Image>,
     image: Image,
@@ -107,13 +108,11 @@ impl Build {
     }
 
     /// Compresses the image; the early segment has to stay as it is.
-    #[must_use]
     pub fn compression(self, compression: Compression) -> Build {
         Build { compression, ..self }
     }
 
     /// Takes the image from a cache where it has it, and puts it there where it has not.
-    #[must_use]
     pub fn cache(self, cache: Option<Cache>) -> Build {
         Build { cache, ..self }
     }

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 /// moment, it leaves nothing behind; what was there before stays. Only on file systems without
 /// nameless files (`O_TMPFILE`) being killed leaves a temporary file beside it.
 #[derive(Debug)]
+#[must_use = "a file that is not published is gone"]
 pub struct Pending {
     file: File,
     /// Where it goes; where a link stands there, what that leads to.

@@ -21,6 +21,7 @@ pub struct Card {
 
 /// Model of a network card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Nic {
     /// virtio-net.
     #[default]

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// A crate's module files and what each imports of the others.
 #[derive(Debug, Default)]
-pub(super) struct Crate {
+pub(crate) struct Crate {
     modules: BTreeMap<Vec<String>, Module>,
     /// Files that only tests have.
     tests: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default)]
-struct Module {
+pub(crate) struct Module {
     file: PathBuf,
     tokens: Vec<String>,
     children: BTreeSet<String>,
@@ -29,13 +29,25 @@ struct Module {
 #[derive(Clone, Debug)]
 struct Use {
     path: Vec<String>,
-    /// `pub use`: passed on to others, no use of its own.
+    /// `pub use`, or `pub(…) use`: passed on to others, no use of its own.
     passed_on: bool,
+    /// `pub use`: for everybody.
+    public: bool,
+}
+
+/// What a `pub use` stands for.
+pub(crate) enum Import {
+    /// An item, by the module that defines it.
+    Item((Vec<String>, String)),
+    /// A module.
+    Module(Vec<String>),
+    /// Something of another crate.
+    Foreign,
 }
 
 impl Crate {
     /// Reads a crate from its root file on, along its `mod` items; those of tests are left out.
-    pub(super) fn read(root: &Path) -> Crate {
+    pub(crate) fn read(root: &Path) -> Crate {
         let mut krate = Crate::default();
         let dir = root.parent().unwrap().to_owned();
         krate.add(Vec::new(), root.to_owned(), &dir);
@@ -59,17 +71,17 @@ impl Crate {
     }
 
     /// The files, each with the code that is no test.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, &[String])> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &[String])> {
         self.modules.values().map(|module| (module.file.as_path(), module.tokens.as_slice()))
     }
 
     /// The same, and those of tests.
-    pub(super) fn all_files(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn all_files(&self) -> impl Iterator<Item = &Path> {
         self.files().map(|(file, _)| file).chain(self.tests.iter().map(PathBuf::as_path))
     }
 
     /// Each file with those it imports something of.
-    pub(super) fn graph(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
+    pub(crate) fn graph(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
         let mut graph = BTreeMap::new();
         for (path, module) in &self.modules {
             let mut imported = BTreeSet::new();
@@ -84,38 +96,74 @@ impl Crate {
         graph
     }
 
+    /// All modules, by path.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = (&Vec<String>, &Module)> {
+        self.modules.iter()
+    }
+
+    /// The modules in a module that are public.
+    pub(crate) fn public_children(&self, module: &[String]) -> Vec<String> {
+        let tokens = &self.modules[module].tokens;
+        let items = tokens.windows(4).filter(|it| it[0] == "pub" && it[1] == "mod" && it[3] == ";");
+        items.map(|item| item[2].clone()).collect()
+    }
+
+    /// What a module passes on to everybody, by name.
+    pub(crate) fn public_imports(&self, module: &[String]) -> Vec<(String, Import)> {
+        let uses = self.modules[module].uses.iter().filter(|(_, import)| import.public);
+        let named = uses.map(|(name, import)| {
+            let import = match self.target(module, &import.path, 0) {
+                Some((path, Some(item))) => Import::Item((path, item)),
+                Some((path, None)) => Import::Module(path),
+                None => Import::Foreign,
+            };
+            (name.clone(), import)
+        });
+        named.collect()
+    }
+
+    /// Where the item that has this name in a module is defined.
+    pub(crate) fn place_of(&self, module: &[String], name: &str) -> Option<(Vec<String>, String)> {
+        let (path, item) = self.walk(module, &[name.to_owned()], 0)?;
+        Some((path, item?))
+    }
+
     /// The file that defines what a path means in a module; nothing for a path that names only a
     /// module, or leads out of the crate.
     fn file_of(&self, module: &[String], path: &[String], depth: usize) -> Option<&Path> {
+        let (path, item) = self.target(module, path, depth)?;
+        item.map(|_| self.modules[&path].file.as_path())
+    }
+
+    /// The module that a path leads to, and the item there; nothing for a path out of the crate.
+    fn target(&self, module: &[String], path: &[String], depth: usize) -> Option<Target> {
         assert!(depth < 50, "`{}` leads in a circle of `use`", path.join("::"));
         let (first, rest) = path.split_first()?;
         let here = self.modules.get(module)?;
         let up = |from: &[String]| from[..from.len().saturating_sub(1)].to_vec();
-        if depth == 0 || matches!(first.as_str(), "crate" | "self" | "super") {
-            let start = match first.as_str() {
-                "crate" => Some(Vec::new()),
-                "self" => Some(module.to_vec()),
-                "super" => Some(up(module)),
-                _ => None,
-            };
-            if let Some(mut start) = start {
-                let mut rest = rest;
-                while let Some(("super", more)) = rest.split_first().map(|(a, b)| (a.as_str(), b)) {
-                    (start, rest) = (up(&start), more);
-                }
-                return self.walk(&start, rest, depth);
+        let start = match first.as_str() {
+            "crate" => Some(Vec::new()),
+            "self" => Some(module.to_vec()),
+            "super" => Some(up(module)),
+            _ => None,
+        };
+        if let Some(mut start) = start {
+            let mut rest = rest;
+            while let Some(("super", more)) = rest.split_first().map(|(a, b)| (a.as_str(), b)) {
+                (start, rest) = (up(&start), more);
             }
-            if !here.children.contains(first) && !here.uses.contains_key(first) {
-                return None;
-            }
+            return self.walk(&start, rest, depth);
+        }
+        if !here.children.contains(first) && !here.uses.contains_key(first) {
+            return None;
         }
         self.walk(module, path, depth)
     }
 
     /// Follows a path's parts from a module on.
-    fn walk(&self, module: &[String], path: &[String], depth: usize) -> Option<&Path> {
-        let (first, rest) = path.split_first()?;
+    fn walk(&self, module: &[String], path: &[String], depth: usize) -> Option<Target> {
         let here = self.modules.get(module)?;
+        let Some((first, rest)) = path.split_first() else { return Some((module.to_vec(), None)) };
         if here.children.contains(first) {
             let mut child = module.to_vec();
             child.push(first.clone());
@@ -124,17 +172,25 @@ impl Crate {
         if let Some(import) = here.uses.get(first) {
             let mut path = import.path.clone();
             path.extend(rest.iter().cloned());
-            return self.file_of(
-                module,
-                &path,
-                if import.path[0] == *first { depth + 1 } else { 0 },
-            );
+            // `use x::x;` and `use x;` name another thing than themselves.
+            if import.path[0] == *first && !here.children.contains(first) {
+                return None;
+            }
+            return self.target(module, &path, depth + 1);
         }
-        Some(&here.file)
+        Some((module.to_vec(), Some(first.clone())))
     }
 }
 
+/// A module, and the name of an item in it; without one the module itself.
+type Target = (Vec<String>, Option<String>);
+
 impl Module {
+    /// The code that is no test, without what `use` says.
+    pub(crate) fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
     fn parse(file: PathBuf, text: &str) -> Module {
         let (tokens, tests) = without_tests(tokens(text));
         let test_children = tests.windows(3).filter(|item| item[0] == "mod" && item[2] == ";");
@@ -151,8 +207,9 @@ impl Module {
             }
             if tokens[at] == "use" {
                 let end = at + tokens[at..].iter().position(|token| token == ";").unwrap();
-                let public = at > 0 && (tokens[at - 1] == "pub" || tokens[at - 1] == ")");
-                module.add_uses(&tokens[at + 1..end], &[], public);
+                let before = if at > 0 { tokens[at - 1].as_str() } else { "" };
+                let kind = (before == "pub" || before == ")", before == "pub");
+                module.add_uses(&tokens[at + 1..end], &[], kind);
                 module.tokens.push(";".into());
                 at = end;
             }
@@ -163,7 +220,7 @@ impl Module {
     }
 
     /// Takes the tree behind a `use` apart.
-    fn add_uses(&mut self, tree: &[String], before: &[String], passed_on: bool) {
+    fn add_uses(&mut self, tree: &[String], before: &[String], kind: (bool, bool)) {
         let mut path = before.to_vec();
         let mut name = None;
         let mut at = 0;
@@ -176,7 +233,7 @@ impl Module {
                 }
                 "{" => {
                     for branch in branches(&tree[at + 1..tree.len() - 1]) {
-                        self.add_uses(branch, &path, passed_on);
+                        self.add_uses(branch, &path, kind);
                     }
                     return;
                 }
@@ -189,7 +246,8 @@ impl Module {
         if let Some(name) = name.or_else(|| path.last().cloned()) {
             // `use x as _` twice must not hide one.
             let name = if name == "_" { format!("_{}", path.join("::")) } else { name };
-            self.uses.insert(name, Use { path, passed_on });
+            let (passed_on, public) = kind;
+            self.uses.insert(name, Use { path, passed_on, public });
         }
     }
 
@@ -271,7 +329,7 @@ fn without_tests(tokens: Vec<String>) -> (Vec<String>, Vec<String>) {
 }
 
 /// Names, numbers and punctuation of a source; comments and what is in quotes are left out.
-pub(super) fn tokens(text: &str) -> Vec<String> {
+pub(crate) fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
     let mut tokens = Vec::new();
@@ -344,7 +402,7 @@ fn end_of_raw(chars: &[char], mut i: usize) -> usize {
 
 /// The groups of files that import each other, directly or through others: Tarjan's strongly
 /// connected components of more than one file.
-pub(super) fn circles<'a>(graph: &BTreeMap<&'a Path, BTreeSet<&'a Path>>) -> Vec<Vec<&'a Path>> {
+pub(crate) fn circles<'a>(graph: &BTreeMap<&'a Path, BTreeSet<&'a Path>>) -> Vec<Vec<&'a Path>> {
     let mut search = Search { graph, index: BTreeMap::new(), stack: Vec::new(), found: Vec::new() };
     for node in graph.keys() {
         if !search.index.contains_key(node) {

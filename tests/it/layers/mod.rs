@@ -1,7 +1,7 @@
 //! Imports go down only, no files import each other in a circle, and the pure layers touch nothing
 //! (`docs/architecture.md`).
 
-mod imports;
+pub(crate) mod imports;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -28,6 +28,7 @@ pub struct Item {
 
 /// What an [`Item`] is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// A copy of this host file (never a link itself).
     File(PathBuf),
@@ -42,6 +43,7 @@ pub enum Source {
 
 /// Why something is in the image. `of` is always the `dest` of the item that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// The caller asked for it.
     Requested,

@@ -125,6 +125,7 @@ pub struct SelectedModule {
 
 /// Why a module is selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ModuleReason {
     /// By request; `alias` if the name was one.
     Requested {
@@ -150,6 +151,7 @@ pub enum ModuleReason {
 
 /// How a module or firmware file is compressed, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Not at all.
     None,
