@@ -3,6 +3,7 @@
 mod artifacts;
 mod assets;
 mod coverage;
+mod decode;
 mod env;
 mod error;
 mod events;
@@ -71,6 +72,8 @@ enum Commands {
     Coverage(coverage::Args),
     /// Find the reports of faults in a kernel's log
     Splats(splats::Args),
+    /// Put files and lines into the traces of a kernel's log
+    Decode(decode::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -105,6 +108,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Coverage(args)) => coverage::run(args),
+        Some(Commands::Decode(args)) => decode::run(&args),
         Some(Commands::Splats(args)) => splats::run(&args),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),

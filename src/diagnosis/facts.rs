@@ -14,8 +14,11 @@ pub(super) fn running(text: &str) -> Option<(Option<u32>, Task)> {
     Some((processor, Task { name, pid: Some(pid) }))
 }
 
-/// The hex digits at the end of such a line: a build id of 20 bytes, if `CONFIG_STACKTRACE_BUILD_ID`.
-pub(super) fn build_id(text: &str) -> Option<String> {
+/// The kernel's build id in such a line, in hex digits: 20 bytes, with `CONFIG_STACKTRACE_BUILD_ID`.
+pub fn build_id(text: &str) -> Option<String> {
+    if !text.contains("PID: ") {
+        return None;
+    }
     text.split_ascii_whitespace()
         .find(|word| word.len() == 40 && word.bytes().all(|b| b.is_ascii_hexdigit()))
         .map(str::to_ascii_lowercase)

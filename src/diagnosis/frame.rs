@@ -23,6 +23,40 @@ pub struct Frame {
     /// Where in the source, if the log was decoded before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Where in the source, from debug information: the innermost inlined function first.
+    #[cfg(feature = "symbols")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub locations: Vec<Location>,
+}
+
+/// A place in the source.
+#[cfg(feature = "symbols")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Location {
+    /// The function, inlined or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The file, from the kernel's source directory on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+#[cfg(feature = "symbols")]
+impl Location {
+    /// `file:line`.
+    pub(super) fn place(&self) -> Option<String> {
+        let file = self.file.as_deref()?;
+        Some(match self.line {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_owned(),
+        })
+    }
 }
 
 /// What a frame is.
@@ -175,6 +209,8 @@ fn make(found: Symbol<'_>, role: Role) -> Frame {
         module: found.module.map(str::to_owned),
         role,
         source: None,
+        #[cfg(feature = "symbols")]
+        locations: Vec::new(),
     }
 }
 
@@ -202,11 +238,14 @@ pub fn place(text: &str) -> Option<Frame> {
         module: None,
         role: Role::Instruction,
         source: None,
+        #[cfg(feature = "symbols")]
+        locations: Vec::new(),
     })
 }
 
 fn with_source(found: Symbol<'_>, text: &str, role: Role) -> Frame {
-    let source = text[found.end..].split_ascii_whitespace().next().filter(|word| is_source(word));
+    let word = text[found.end..].split_ascii_whitespace().next();
+    let source = word.map(|word| word.trim_matches(['(', ')'])).filter(|word| is_source(word));
     Frame { source: source.map(str::to_owned), ..make(found, role) }
 }
 
@@ -221,6 +260,7 @@ fn inlined(text: &str, role: Role) -> Option<Frame> {
     let text = text.strip_suffix(" [inline]")?;
     let (name, source) = text.rsplit_once(' ')?;
     let name = name.trim();
+    let source = source.trim_matches(['(', ')']);
     (is_source(source) && !name.contains(' ')).then(|| Frame {
         function: readable(name),
         symbol: name.to_owned(),
@@ -229,6 +269,8 @@ fn inlined(text: &str, role: Role) -> Option<Frame> {
         module: None,
         role,
         source: Some(source.to_owned()),
+        #[cfg(feature = "symbols")]
+        locations: Vec::new(),
     })
 }
 

@@ -22,6 +22,8 @@ mod patterns;
 pub mod prefix;
 mod reader;
 mod splat;
+#[cfg(feature = "symbols")]
+pub mod symbols;
 mod taint;
 pub mod text;
 pub mod title;
@@ -29,6 +31,7 @@ pub mod title;
 #[cfg(test)]
 mod tests;
 
+pub use facts::build_id;
 pub use gate::{Gate, Mode, Ruling};
 pub use kind::Kind;
 pub use reader::Reader;

@@ -23,6 +23,12 @@ pub fn clean(bytes: &[u8]) -> String {
     out
 }
 
+/// The same for text that comes from a file of the guest's.
+#[cfg(feature = "symbols")]
+pub(super) fn clean_str(text: &str) -> String {
+    clean(text.as_bytes())
+}
+
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
 /// Skips what follows an ESC: a control sequence, a string such as a window's title, or one character.

@@ -7,6 +7,7 @@ mod closure;
 mod contributing;
 mod coverage_report;
 mod coverage_run;
+mod decode;
 mod devices;
 mod devices_inputs;
 mod golden;
