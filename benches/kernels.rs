@@ -23,7 +23,7 @@ const KERNELS: [KernelName; 2] = [KernelName::Default, KernelName::Distribution]
 fn main() {
     let (mut arches, runs) = arguments::arches_and_runs(5);
     let environment = Environment::read().expect("a usable environment");
-    let assets = Assets::load(&Assets::location(&environment)).expect("assets: run `make assets`");
+    let assets = Assets::find(&environment).expect("assets: run `make assets`");
     let both = |arch: Arch| assets.guest(arch).distribution_kernel.is_some();
     if arches.is_empty() {
         arches = Arch::ALL.into_iter().filter(|arch| both(*arch)).collect();

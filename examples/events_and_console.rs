@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let environment = Environment::read()?;
     let arch = session::guest_arch(None, &environment).unwrap_or(Arch::Amd64);
-    let assets = Assets::load(&Assets::location(&environment))?.guest(arch);
+    let assets = Assets::find(&environment)?.guest(arch);
     let (Some(shell), Some(guest)) = (assets.shell, assets.guest) else {
         return Err("the assets have no shell or no guest program: run `make assets`".into());
     };

@@ -145,6 +145,12 @@ struct Manifest {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// No variable says where the manifest is.
+    #[error(
+        "it is not known where the asset manifest is: neither VMTEST_ASSETS nor VMTEST_CACHE is set, \
+         XDG_CACHE_HOME is no absolute path, and HOME is none that is there"
+    )]
+    NoPlace,
     /// There is no manifest.
     #[error("there is no asset manifest `{}`", .path.display())]
     NoManifest {
@@ -201,6 +207,11 @@ impl Error {
     /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
+            Error::NoPlace => {
+                "set one of them; VMTEST_ASSETS names the manifest itself, the others the place of the \
+                 cache with it"
+                    .into()
+            }
             Error::NoManifest { .. } => {
                 "`make assets` in vmtest's source fetches kernels and QEMU without root; VMTEST_ASSETS \
                  names another manifest"
@@ -268,10 +279,20 @@ impl std::str::FromStr for KernelName {
 
 impl Assets {
     /// Where the manifest is: `VMTEST_ASSETS`, else `assets.json` in the cache directory.
-    pub fn location(environment: &Environment) -> PathBuf {
-        environment.assets.clone().unwrap_or_else(|| {
-            environment.cache_dir.clone().unwrap_or_default().join("assets.json")
-        })
+    ///
+    /// # Errors
+    /// [`Error::NoPlace`] where there is neither.
+    pub fn location(environment: &Environment) -> Result<PathBuf, Error> {
+        let cached = || environment.cache_dir.as_ref().map(|dir| dir.join("assets.json"));
+        environment.assets.clone().or_else(cached).ok_or(Error::NoPlace)
+    }
+
+    /// Reads the manifest of an environment.
+    ///
+    /// # Errors
+    /// [`Error`] when there is none, or it cannot be read or understood.
+    pub fn find(environment: &Environment) -> Result<Assets, Error> {
+        Assets::load(&Assets::location(environment)?)
     }
 
     /// Reads a manifest and makes its paths absolute. Looks at no asset.

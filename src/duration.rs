@@ -54,6 +54,12 @@ pub enum Error {
         /// The text that was given.
         given: String,
     },
+    /// A limit that nothing can keep.
+    #[error("a limit of `{given}` leaves no time at all")]
+    NoTime {
+        /// The text that was given.
+        given: String,
+    },
     /// More than [`MAX`].
     #[error("duration `{given}` is longer than {}", display(MAX))]
     TooLong {
@@ -70,11 +76,26 @@ impl Error {
             "write each number with its unit (h, m, s, ms, us or ns) and no blanks, `{first}` or `{second}` for instance"
         );
         match self {
+            Error::NoTime { .. } => {
+                "leave it out for the default; a long one, `24h` for instance, is next to none"
+                    .into()
+            }
             Error::MissingUnit { given, number } if given == number => {
                 format!("did you mean `{number}s`? {plain}")
             }
             _ => plain,
         }
+    }
+}
+
+/// Parses a limit in Go's syntax: more than 0, up to [`MAX`].
+///
+/// # Errors
+/// Those of [`parse`], and [`Error::NoTime`].
+pub fn parse_limit(given: &str) -> Result<Duration, Error> {
+    match parse(given)? {
+        Duration::ZERO => Err(Error::NoTime { given: given.into() }),
+        limit => Ok(limit),
     }
 }
 

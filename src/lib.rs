@@ -23,6 +23,7 @@ pub mod duration;
 mod environment;
 pub mod formats;
 pub mod initramfs;
+pub mod named_file;
 mod net;
 pub mod options;
 pub mod plan;

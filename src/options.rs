@@ -15,7 +15,7 @@ use crate::arch::{Arch, UnsupportedArch};
 use crate::argv::{FIRST_FD, QemuOpt};
 use crate::duration;
 use crate::plan::{Device, FileSource, Plan, PlanError, Planner};
-use crate::qemu::{Firmware, KernelLog, Machine};
+use crate::qemu::{Firmware, KernelLog, Machine, own};
 use crate::quote;
 
 /// Bytes of memory a guest gets when nothing is said: 512 MiB.
@@ -54,6 +54,8 @@ pub struct Options {
     pub qemu_args: Vec<OsString>,
     /// Limit for QEMU's whole life. Default: none here; the command line sets one.
     pub timeout: Option<Duration>,
+    /// What QEMU gets as kernel in place of [`Boot::Kernel`]'s image: the same, unpacked.
+    pub(crate) kernel_file: Option<Arc<OwnedFd>>,
     pub(crate) extra_files: Vec<Arc<OwnedFd>>,
     pub(crate) env_kernel_args: Vec<String>,
     pub(crate) env_qemu_args: Vec<OsString>,
@@ -112,6 +114,7 @@ impl Options {
             kernel_args: Vec::new(),
             qemu_args: Vec::new(),
             timeout: None,
+            kernel_file: None,
             extra_files: Vec::new(),
             env_kernel_args: Vec::new(),
             env_qemu_args: Vec::new(),
@@ -163,13 +166,20 @@ impl Options {
         let mut planner = Planner::new(self.arch, &self.extra_files);
         let qemu = self.qemu.clone();
         let qemu = qemu.unwrap_or_else(|| QemuCommand::new(self.arch.qemu_program()));
+        let machine = self.machine(&qemu.args)?;
         qemu.args.into_iter().for_each(|argument| planner.argument(argument));
         for parameters in &self.env_kernel_args {
             planner.kernel(parameters)?;
         }
-        self.machine().plan(&mut planner)?;
+        machine.plan(&mut planner)?;
         if let Boot::Kernel { image, initramfs } = &self.boot {
-            planner.qemu("-kernel", QemuOpt::verbatim(image));
+            match &self.kernel_file {
+                None => planner.qemu("-kernel", QemuOpt::verbatim(image)),
+                Some(file) => {
+                    let file = planner.file("kernel.unpacked", FileSource::Given(file.clone()));
+                    planner.qemu("-kernel", QemuOpt::file(file));
+                }
+            }
             initramfs.plan(&mut planner);
         }
         if let Some(firmware) = &self.firmware {
@@ -196,8 +206,18 @@ impl Options {
         Ok(planner.finish(qemu.program, cmdline))
     }
 
-    fn machine(&self) -> Machine {
-        Machine {
+    /// What `first` says, QEMU's first arguments, goes before our defaults; but not before what was
+    /// set.
+    fn machine(&self, first: &[OsString]) -> Result<Machine, PlanError> {
+        let all = first.iter().chain(&self.qemu_args).chain(&self.env_qemu_args);
+        let accel_said = own::accelerator(all, self.accel)?;
+        Ok(Machine {
+            own: own::Arguments {
+                memory: own::says(first, "m") && self.memory_mib == DEFAULT_MEMORY_MIB,
+                cpus: own::says(first, "smp") && self.cpus == 1,
+                cpu: own::says(first, "cpu"),
+                accel: accel_said,
+            },
             accel: self.accel,
             memory_mib: self.memory_mib,
             cpus: self.cpus,
@@ -205,7 +225,7 @@ impl Options {
             kernel_log: self.kernel_log,
             direct_kernel: matches!(self.boot, Boot::Kernel { .. }),
             firmware: self.firmware.is_some(),
-        }
+        })
     }
 }
 
@@ -259,6 +279,8 @@ pub struct Environment {
     /// ([`crate::testing::go::run`]), which have to be built with `-cover` then.
     pub go_profile: Option<PathBuf>,
     /// The cache directory: `VMTEST_CACHE`, else `$XDG_CACHE_HOME/vmtest`, else `$HOME/.cache/vmtest`.
+    /// The last two count only when they are absolute; `None` if there is none then. In it is the manifest
+    /// that says what is executed, so that it must not depend on the current directory.
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -279,6 +301,8 @@ impl Environment {
     ) -> Result<Environment, EnvironmentError> {
         let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let path = |name: &str| get(name).map(PathBuf::from);
+        // "All paths set in these environment variables must be absolute" (XDG Base Directory 0.8).
+        let absolute = |name: &str| path(name).filter(|path| path.is_absolute());
         let words = |name: &'static str| match get(name) {
             None => Ok(Vec::new()),
             Some(value) => {
@@ -293,9 +317,10 @@ impl Environment {
         let mut qemu = words("VMTEST_QEMU")?.into_iter();
         let timeout = match get("VMTEST_TIMEOUT") {
             None => None,
-            Some(value) => {
-                Some(duration::parse(&value.to_string_lossy()).map_err(EnvironmentError::Timeout)?)
-            }
+            Some(value) => Some(
+                duration::parse_limit(&value.to_string_lossy())
+                    .map_err(EnvironmentError::Timeout)?,
+            ),
         };
         Ok(Environment {
             arch,
@@ -315,8 +340,8 @@ impl Environment {
             gocoverdir: path("VMTEST_GOCOVERDIR"),
             go_profile: path("VMTEST_GO_PROFILE"),
             cache_dir: path("VMTEST_CACHE")
-                .or_else(|| path("XDG_CACHE_HOME").map(|dir| dir.join("vmtest")))
-                .or_else(|| path("HOME").map(|dir| dir.join(".cache/vmtest"))),
+                .or_else(|| absolute("XDG_CACHE_HOME").map(|dir| dir.join("vmtest")))
+                .or_else(|| absolute("HOME").map(|dir| dir.join(".cache/vmtest"))),
         })
     }
 }
@@ -367,6 +392,73 @@ mod tests {
         Environment::from_lookup(|name| {
             pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         })
+    }
+
+    #[test]
+    fn a_relative_home_or_xdg_directory_decides_nothing() {
+        let cache = |pairs: &[(&str, &str)]| environment(pairs).unwrap().cache_dir;
+        for (pairs, expected) in [
+            (&[("HOME", "/h")][..], Some("/h/.cache/vmtest")),
+            (&[("HOME", ".")], None),
+            (&[("HOME", "")], None),
+            (&[("XDG_CACHE_HOME", "x"), ("HOME", "/h")], Some("/h/.cache/vmtest")),
+            (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x/vmtest")),
+            (&[("VMTEST_CACHE", "c"), ("HOME", "/h")], Some("c")),
+            (&[], None),
+        ] {
+            assert_eq!(cache(pairs), expected.map(PathBuf::from), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_no_limit_that_anybody_wants() {
+        assert!(environment(&[("VMTEST_TIMEOUT", "0")]).is_err());
+        assert!(environment(&[("VMTEST_TIMEOUT", "0s")]).is_err());
+    }
+
+    /// The values of an option in QEMU's argv.
+    fn values(options: &Options, name: &str) -> Vec<String> {
+        let args = options.plan().unwrap().args(crate::plan::Spelling::Executed);
+        let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
+        let mut found = Vec::new();
+        while let Some(arg) = args.next() {
+            if arg == name {
+                found.extend(args.next());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_vmtest_qemu_says_of_the_machine_goes_before_our_defaults() {
+        let env = environment(&[("VMTEST_QEMU", "qemu -m 1G -smp 2 -cpu qemu64")]).unwrap();
+        let mut options = Options::new(Arch::Amd64).with_environment(&env);
+        for (name, value) in [("-m", "1G"), ("-smp", "2"), ("-cpu", "qemu64")] {
+            assert_eq!(values(&options, name), [value]);
+        }
+        // What was set goes before both: the last one counts.
+        options.memory_mib = 2048;
+        options.cpus = 4;
+        assert_eq!(values(&options, "-m"), ["1G", "2048M"]);
+        assert_eq!(values(&options, "-smp"), ["2", "4"]);
+    }
+
+    #[test]
+    fn an_accelerator_among_qemus_arguments_is_the_chosen_one_or_refused_with_a_way_out() {
+        let with = |text: &str| {
+            let mut options = Options::new(Arch::Amd64);
+            options.qemu_args = quote::split(OsStr::new(text)).unwrap();
+            options
+        };
+        for text in ["-enable-kvm", "-accel kvm", "-machine q35,accel=kvm:tcg", "-M accel=kvm"] {
+            let error = with(text).plan().unwrap_err();
+            assert!(matches!(error, PlanError::OtherAccelerator { .. }), "{text}: {error}");
+            assert!(error.hint().unwrap().contains("`--accel kvm`"), "{text}");
+            let mut kvm = with(text);
+            kvm.accel = Accel::Kvm;
+            assert!(kvm.plan().is_ok(), "{text}");
+        }
+        assert_eq!(values(&with("-accel tcg,thread=single"), "-accel"), ["tcg,thread=single"]);
     }
 
     #[test]

@@ -39,7 +39,8 @@ enum Command {
 }
 
 pub(crate) fn run(args: Args, environment: &Environment) -> Result<u8, Failure> {
-    let location = Assets::location(environment);
+    let location = Assets::location(environment)
+        .map_err(|error| Failure::unavailable(&error, Some(error.hint())))?;
     if let Command::Path { arch: None, .. } = args.command {
         return print(&format!("{}\n", location.display()));
     }

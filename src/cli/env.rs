@@ -24,9 +24,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, environment: &Environment) -> Result<u8, Failure> {
     let arch = vmtest::session::guest_arch(args.arch, environment)?;
-    let location = Assets::location(environment);
-    let assets = Assets::load(&location)
-        .map_err(|error| Failure::unavailable(&error, Some(error.hint())))?;
+    let fail = |error: vmtest::assets::Error| Failure::unavailable(&error, Some(error.hint()));
+    let location = Assets::location(environment).map_err(fail)?;
+    let assets = Assets::load(&location).map_err(fail)?;
     let guest = assets.guest(arch);
     let mut variables: Vec<(&str, OsString)> = vec![
         ("VMTEST_ARCH", arch.name().into()),

@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use vmtest::accel::AccelOption;
 use vmtest::arch::Arch;
 use vmtest::qemu::{Drive, UserNet};
-use vmtest::size::Bytes;
+use vmtest::size::{Bytes, Mib};
 
 use super::ui::MessageFormat;
 
@@ -97,7 +97,7 @@ pub(crate) struct MachineArgs {
 
     /// Limit from QEMU's start until the guest is ready, as in 1m20s or 300ms. Default: 20s with KVM,
     /// 2m emulated
-    #[arg(long, value_name = "D", value_parser = duration(), help_heading = "Limits")]
+    #[arg(long, value_name = "D", value_parser = limit(), help_heading = "Limits")]
     pub(crate) boot_timeout: Option<Duration>,
 
     /// Directory for run.json, console.log, stdout, stderr; made if it is not there
@@ -127,7 +127,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Command")]
     pub(crate) stdin: bool,
     /// Limit for the whole run. Default: VMTEST_TIMEOUT, else 5m with KVM, 15m emulated
-    #[arg(long, value_name = "D", value_parser = duration(), help_heading = "Limits")]
+    #[arg(long, value_name = "D", value_parser = limit(), help_heading = "Limits")]
     pub(crate) timeout: Option<Duration>,
     /// Progress and verdict on stderr for people or for programs
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "Report")]
@@ -160,15 +160,21 @@ fn accel() -> ValueParser {
     })
 }
 
-fn duration() -> ValueParser {
+fn limit() -> ValueParser {
     ValueParser::new(|text: &str| {
-        vmtest::duration::parse(text).map_err(|error| format!("{error}\nhint: {}", error.hint()))
+        vmtest::duration::parse_limit(text)
+            .map_err(|error| format!("{error}\nhint: {}", error.hint()))
     })
 }
 
+/// A whole number of MiB, which is QEMU's unit: what would be cut off is refused.
 fn memory() -> ValueParser {
-    ValueParser::new(|text: &str| {
-        text.parse::<Bytes>().map_err(|error| format!("{error}\nhint: {}", error.hint()))
+    let parse = |text: &str| -> Result<Bytes, vmtest::size::Error> {
+        let size = Mib::try_from(text.parse::<Bytes>()?)?;
+        size.bytes().within(Bytes(1 << 20)..=Bytes(4 << 40))
+    };
+    ValueParser::new(move |text: &str| {
+        parse(text).map_err(|error| format!("{error}\nhint: {}", error.hint()))
     })
 }
 

@@ -116,12 +116,14 @@ pub(crate) fn prepare(
 
 /// Reads a byte, to say before the start that a file cannot be read.
 fn readable(what: &str, path: &Path) -> Result<(), Failure> {
-    File::open(path).and_then(|mut file| file.read(&mut [0]).map(drop)).map_err(|error| {
-        Failure::missing(
-            format!("cannot read the {what} `{}`: {error}", path.display()),
-            format!("--{what} names it"),
-        )
-    })
+    vmtest::named_file::open(path).and_then(|mut file| file.read(&mut [0]).map(drop)).map_err(
+        |error| {
+            Failure::missing(
+                format!("cannot read the {what} `{}`: {error}", path.display()),
+                format!("--{what} names it"),
+            )
+        },
+    )
 }
 
 /// `--firmware`.

@@ -9,7 +9,14 @@
 //! | any vmlinux | ELF, `e_machine` | `elf.h` |
 //! | uImage | 0x27051956, big endian; architecture at 29 | U-Boot's `include/image.h` |
 //!
-//! Compressed Images (gzip, EFI zboot) are not looked into: their architecture stays unknown.
+//! Packed ones are told by [`Packed`], and say nothing of their architecture:
+//!
+//! | packed | told by | source |
+//! |---|---|---|
+//! | as a whole | the magic of gzip, zstd, xz, lz4, bzip2, lzma | `lib/decompress.c` |
+//! | EFI zboot | `MZ`, `zimg` at 4; offset and size at 8 and 12, name of the compression at 24 | `drivers/firmware/efi/libstub/zboot-header.S` |
+
+use std::fmt;
 
 use crate::arch::Arch;
 
@@ -24,6 +31,81 @@ pub struct KernelImage {
     pub arches: Vec<Arch>,
     /// `uname -r`, where the image says so.
     pub release: Option<String>,
+}
+
+/// How a kernel is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed {
+    name: &'static str,
+    magic: &'static [u8],
+    /// Of an EFI zboot image: where the payload is, and its size.
+    payload: Option<(u32, u32)>,
+}
+
+/// Name and magic of what kernels are packed with; those of zboot have the names that it writes.
+const FORMS: [(&str, &[u8]); 6] = [
+    ("gzip", &[0x1f, 0x8b]),
+    ("zstd", &[0x28, 0xb5, 0x2f, 0xfd]),
+    ("xz", &[0xfd, b'7', b'z', b'X', b'Z', 0]),
+    ("lz4", &[0x02, 0x21, 0x4c, 0x18]),
+    ("bzip2", b"BZh"),
+    ("lzma", &[0x5d, 0, 0]),
+];
+
+impl Packed {
+    /// Looks at the first [`HEAD_BYTES`] of a file; `None` when it is not packed, or in a form that is
+    /// not known.
+    pub fn of(head: &[u8]) -> Option<Packed> {
+        let word = |at: usize| Some(u32::from_le_bytes(head.get(at..at + 4)?.try_into().ok()?));
+        if head.starts_with(b"MZ") && head.get(4..8) == Some(b"zimg") {
+            let payload = Some((word(8)?, word(12)?));
+            let name = head.get(24..)?.split(|byte| *byte == 0).next()?;
+            // The kernel calls xz by the name of its option.
+            let name = if name == b"xzkern" { b"xz" } else { name };
+            let known = FORMS.iter().find(|(known, _)| known.as_bytes() == name);
+            return Some(match known {
+                Some((name, magic)) => Packed { name, magic, payload },
+                None => Packed { name: "an unknown compression", magic: &[], payload },
+            });
+        }
+        let (name, magic) = FORMS.iter().find(|(_, magic)| head.starts_with(magic))?;
+        Some(Packed { name, magic, payload: None })
+    }
+
+    /// What its compression begins with.
+    pub fn magic(&self) -> &'static [u8] {
+        self.magic
+    }
+
+    /// Whether the compression is one of those above.
+    pub fn is_known(&self) -> bool {
+        !self.magic.is_empty()
+    }
+
+    /// Where in the file it begins.
+    pub fn offset(&self) -> u64 {
+        self.payload.map_or(0, |(offset, _)| offset.into())
+    }
+
+    /// How many bytes of the file it has; all if that is not said. The last four of a gzip's are not
+    /// counted by zboot.
+    pub fn size(&self) -> Option<u64> {
+        self.payload.map(|(_, size)| u64::from(size) + 4)
+    }
+
+    /// UEFI firmware starts a zboot image, which unpacks itself.
+    pub fn starts_by_uefi(&self) -> bool {
+        self.payload.is_some()
+    }
+}
+
+impl fmt::Display for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.payload {
+            Some(_) => write!(f, "an EFI zboot image with {}", self.name),
+            None => write!(f, "packed with {}", self.name),
+        }
+    }
 }
 
 /// Looks at the first [`HEAD_BYTES`] of a file. `None` when it is no kernel image that is known.

@@ -14,7 +14,7 @@
 //! | [`archive`], [`inspect`], [`mod@extract`] (`read/`) | archives as entries |
 
 mod body;
-mod codec;
+pub(crate) mod codec;
 pub mod entry;
 mod gather;
 mod hash;

@@ -10,6 +10,12 @@ pub enum ParseNetError {
         /// The word.
         given: String,
     },
+    /// A setting that is there already.
+    #[error("`{key}` is given twice")]
+    Twice {
+        /// The setting.
+        key: String,
+    },
     /// Not a setting that there is.
     #[error("unknown setting `{word}` (known: cidr=, hostfwd=, pcap=, nic=virtio|e1000, mac=)")]
     Unknown {

@@ -1,5 +1,7 @@
 //! What a machine is put together from.
 
+use std::path::Path;
+
 use super::error::PlanError;
 use super::planner::Planner;
 
@@ -20,5 +22,10 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Whether the guest's root file system is on it, so that no image has to bring one.
     fn is_root(&self) -> bool {
         false
+    }
+
+    /// The directory of the host that is the guest's root and that the guest cannot write to.
+    fn read_only_root(&self) -> Option<&Path> {
+        None
     }
 }

@@ -1,6 +1,7 @@
 //! Why options make no plan.
 
 use super::tag::TagError;
+use crate::accel::Accel;
 use crate::arch::Arch;
 use crate::cmdline;
 use crate::net::NetError;
@@ -50,6 +51,16 @@ pub enum PlanError {
         /// The range, in words.
         range: String,
     },
+    /// QEMU's arguments name another accelerator than the one that was chosen.
+    #[error("QEMU's argument `{argument}` asks for {named}, and the machine is made for {chosen}")]
+    OtherAccelerator {
+        /// The argument.
+        argument: String,
+        /// What it names.
+        named: String,
+        /// What was chosen.
+        chosen: Accel,
+    },
     /// An error of a device from outside this crate.
     #[error("{0}")]
     Other(String),
@@ -69,6 +80,13 @@ impl PlanError {
             PlanError::Tag(error) => Some(error.hint()),
             PlanError::Net(error) => error.hint(),
             PlanError::Cmdline(error) => Some(error.hint()),
+            PlanError::OtherAccelerator { named, .. } => Some(match named.as_str() {
+                "kvm" | "tcg" => format!(
+                    "take it out of QEMU's arguments, and say `--accel {named}` instead: processor, board \
+                     and limits depend on it"
+                ),
+                _ => "vmtest knows kvm and tcg".into(),
+            }),
             PlanError::OutOfRange { range, .. } => Some(range.clone()),
             PlanError::NotOnArch { .. } | PlanError::Other(_) => None,
         }

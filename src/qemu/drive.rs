@@ -1,5 +1,6 @@
 //! Block devices.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ impl Drive {
     /// A comma in the file's name is written twice.
     ///
     /// # Errors
-    /// [`ParseDriveError`] names the word that is not understood.
+    /// [`ParseDriveError`] names the word that is not understood, or said twice.
     pub fn parse(text: &OsStr) -> Result<Drive, ParseDriveError> {
         let mut fields = split_commas(text.as_bytes()).into_iter();
         let file = fields.next().unwrap_or_default();
@@ -72,7 +73,11 @@ impl Drive {
             return Err(ParseDriveError::NoFile);
         }
         let mut drive = Drive::new(OsStr::from_bytes(&file));
+        let mut said = Once::default();
         for field in fields {
+            if let Some(key) = said.again(&field) {
+                return Err(ParseDriveError::Twice { key });
+            }
             match field.as_slice() {
                 b"ro" => drive.read_only = true,
                 b"snapshot" => drive.snapshot = true,
@@ -89,6 +94,19 @@ impl Drive {
             }
         }
         Ok(drive)
+    }
+}
+
+/// Which settings were said: what is said again would silently win or lose.
+#[derive(Default)]
+pub(super) struct Once(BTreeSet<Vec<u8>>);
+
+impl Once {
+    /// The key of a field `KEY` or `KEY=VALUE`, if it was said before.
+    pub(super) fn again(&mut self, field: &[u8]) -> Option<String> {
+        let key = field.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let new = self.0.insert(key.to_owned());
+        (!new).then(|| String::from_utf8_lossy(key).into_owned())
     }
 }
 
@@ -115,6 +133,12 @@ pub enum ParseDriveError {
     /// No file.
     #[error("no file is given")]
     NoFile,
+    /// A setting that is there already.
+    #[error("`{key}` is given twice")]
+    Twice {
+        /// The setting.
+        key: String,
+    },
     /// A word that is no setting.
     #[error(
         "unknown setting `{word}` (known: ro, snapshot, format=raw|qcow2, if=virtio|ahci|scsi; a comma in the file's name is written twice)"

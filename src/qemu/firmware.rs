@@ -21,6 +21,7 @@ impl Device for Firmware {
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let flash = |unit| QemuOpt::new("if=pflash").num("unit", unit).kv("format", "raw");
         planner.needs_file("firmware", &self.code);
+        planner.needs_file("firmware", &self.vars);
         planner.qemu("-drive", flash(0).switch("readonly", true).kv("file", &self.code));
         let vars = planner.file("vars.fd", FileSource::PrivateCopy(self.vars.clone()));
         planner.qemu("-drive", flash(1).kv_file("file", vars));

@@ -1,6 +1,7 @@
 //! The machine itself: board, processor, memory, UART, monitor, and the kernel arguments that go
 //! with them.
 
+use super::own;
 use crate::accel::Accel;
 use crate::arch::Arch;
 use crate::argv::QemuOpt;
@@ -16,6 +17,7 @@ pub struct Machine {
     pub(crate) kernel_log: KernelLog,
     pub(crate) direct_kernel: bool,
     pub(crate) firmware: bool,
+    pub(crate) own: own::Arguments,
 }
 
 /// How much the kernel says on its console.
@@ -152,10 +154,18 @@ impl Device for Machine {
         planner.qemu_flag("-no-user-config");
         planner.qemu("-display", QemuOpt::new("none"));
         planner.qemu("-machine", self.board(arch));
-        planner.qemu("-accel", QemuOpt::new(self.accel.to_string()));
-        planner.qemu("-cpu", QemuOpt::verbatim(self.cpu(arch)));
-        planner.qemu("-m", QemuOpt::new(format!("{}M", self.memory_mib)));
-        planner.qemu("-smp", QemuOpt::new(self.cpus.to_string()));
+        if !self.own.accel {
+            planner.qemu("-accel", QemuOpt::new(self.accel.to_string()));
+        }
+        if !self.own.cpu {
+            planner.qemu("-cpu", QemuOpt::verbatim(self.cpu(arch)));
+        }
+        if !self.own.memory {
+            planner.qemu("-m", QemuOpt::new(format!("{}M", self.memory_mib)));
+        }
+        if !self.own.cpus {
+            planner.qemu("-smp", QemuOpt::new(self.cpus.to_string()));
+        }
 
         let console = planner.channel(CONSOLE, ChannelKind::Console);
         planner.qemu("-serial", QemuOpt::verbatim(format!("chardev:{console}")));

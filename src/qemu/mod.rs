@@ -10,6 +10,7 @@ mod entropy;
 mod firmware;
 mod machine;
 mod net;
+pub(crate) mod own;
 mod p9;
 mod port;
 mod readonly_dir;

@@ -1,6 +1,6 @@
 //! 9p: host directories in the guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vmtest_guest::proto::Mount;
 
@@ -108,6 +108,10 @@ pub struct P9Root {
 impl Device for P9Root {
     fn is_root(&self) -> bool {
         true
+    }
+
+    fn read_only_root(&self) -> Option<&Path> {
+        self.read_only.then_some(self.dir.as_path())
     }
 
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {

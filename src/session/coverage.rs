@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use vmtest_guest::proto::{Bytes, COVERAGE_DIR, Exec};
 
-use super::{Error, FoundKernel};
+use super::Error;
+use super::kernel::FoundKernel;
 use crate::arch::Arch;
 use crate::configure::Coverage;
 use crate::coverage::record::{self, Kind, Object, Record};

@@ -60,13 +60,30 @@ pub enum Error {
     /// A file that is named cannot be read.
     #[error("cannot read the {what} `{}`", .path.display())]
     Read {
-        /// `kernel` or `initramfs`.
+        /// `kernel`, `initramfs`, `drive` or `firmware`.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The kernel is packed, and cannot be unpacked.
+    #[error("cannot unpack the kernel `{}`, which is {form}", .path.display())]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// How it is packed.
+        form: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest's root can have no devices.
+    #[error("the root share `{}` has no directory `dev`, and cannot get one: it is read-only", .dir.display())]
+    RootWithoutDev {
+        /// The directory of the host.
+        dir: PathBuf,
     },
     /// The kernel is a file of another kind.
     #[error("`{}` is no kernel image that vmtest knows", .path.display())]
@@ -121,6 +138,14 @@ fn names(arches: &[Arch]) -> String {
 }
 
 impl Error {
+    /// Whether an asset manifest would have had what is missing.
+    pub(super) fn is_missing_asset(&self) -> bool {
+        matches!(
+            self,
+            Error::NoKernel { .. } | Error::NoFirmware { .. } | Error::NoGuestProgram { .. }
+        )
+    }
+
     /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -143,8 +168,17 @@ impl Error {
             Error::NoGuestProgram { arch } => {
                 format!("`make assets ARCH={arch}` in vmtest's source builds it")
             }
-            Error::Read { what, .. } => {
+            Error::Read { what: what @ ("kernel" | "initramfs"), .. } => {
                 format!("--{what} or VMTEST_{} names it", what.to_uppercase())
+            }
+            Error::Read { what, .. } => format!("--{what} names it"),
+            Error::Unpack { .. } => {
+                "unpack it yourself, and name what comes of it: an Image, a bzImage or a vmlinux".into()
+            }
+            Error::RootWithoutDev { .. } => {
+                "make `dev`, and best `proc`, `sys` and `tmp` too, in it; or let the guest write to it, \
+                 without `:ro`"
+                    .into()
             }
             Error::NotAKernel { .. } => {
                 "a kernel is a bzImage, an Image, a zImage, a uImage or a vmlinux".into()

@@ -7,20 +7,20 @@ mod base;
 mod command;
 mod coverage;
 mod error;
+mod kernel;
 mod run;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Seek, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vmtest_guest::proto::{self, Exec};
 
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
-use crate::assets::{Assets, FirmwareAsset, GcovAsset, GuestAssets};
-use crate::configure::{Config, Coverage, ImagePart, Kernel};
-use crate::formats::kernel;
+use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
+use crate::configure::{Config, Coverage, ImagePart};
 use crate::initramfs::{Hash, ImageSpec};
 use crate::options::{Boot, Environment, Initramfs, QemuCommand};
 use crate::plan::Plan;
@@ -33,6 +33,7 @@ pub use base::{Base, BaseError};
 pub use command::{Command, destination, on_host};
 pub use coverage::{Collected, Collecting};
 pub use error::Error;
+use kernel::{FoundKernel, readable};
 pub use run::{Finished, NotPassed, configure, run, start};
 
 /// What process 1 of the guest is.
@@ -110,6 +111,22 @@ pub fn guest_arch(given: Option<Arch>, environment: &Environment) -> Result<Arch
 /// # Errors
 /// [`Error`] names what is missing, unusable or contradictory.
 pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<Prepared, Error> {
+    let arch = config.options.arch;
+    let (guest, nowhere) = find_assets(arch, environment)?;
+    let missing = |error: Error| match nowhere {
+        Some(nowhere) if error.is_missing_asset() => nowhere.into(),
+        _ => error,
+    };
+    let prepared = prepare_with(config, environment, init, &guest);
+    prepared.map_err(missing)
+}
+
+fn prepare_with(
+    config: Config,
+    environment: &Environment,
+    init: Init,
+    guest: &GuestAssets,
+) -> Result<Prepared, Error> {
     let Config {
         mut options,
         accel,
@@ -124,7 +141,6 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         mut resources,
     } = config;
     let arch = options.arch;
-    let guest = find_assets(arch, environment)?;
     if default_firmware && options.firmware.is_none() {
         let pinned = |firmware: &FirmwareAsset| Firmware {
             code: firmware.code.path.clone(),
@@ -134,10 +150,16 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
     }
     let uefi = options.firmware.is_some();
-    let kernel = find_kernel(arch, &choice, modules, environment, &guest, uefi)?;
+    let kernel = kernel::find(arch, &choice, modules, environment, guest, uefi)?;
     let initramfs = initramfs.or_else(|| environment.initramfs.clone());
     if let Some(path) = &initramfs {
         readable("initramfs", path)?;
+    }
+    if let Some(root) = options.devices.iter().find_map(|device| device.read_only_root())
+        && matches!(init, Init::Agent(_))
+        && !root.join("dev").is_dir()
+    {
+        return Err(Error::RootWithoutDev { dir: root.to_owned() });
     }
     if let Some(dir) = sysroot.as_deref().filter(|dir| !dir.is_dir()) {
         return Err(Error::Sysroot { dir: dir.to_owned() });
@@ -162,6 +184,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
                 None => Initramfs::None,
             },
         };
+        options.kernel_file.clone_from(&kernel.unpacked);
         options = options.with_environment(environment);
     } else {
         // A disk was asked for: a kernel in the environment does not change that.
@@ -187,6 +210,9 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         collecting = Some(prepared);
     }
     let plan = options.plan()?;
+    for need in plan.needs().iter().filter(|need| !need.directory) {
+        readable(need.what, &need.path)?;
+    }
 
     let mut exec = None;
     let mut command_file = None;
@@ -213,7 +239,7 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
             Some(Image::Ready(path.clone()))
         }
         (None, Some(kernel)) => Some(Image::Build {
-            base: base(arch, &guest, kernel, &plan)?,
+            base: base(arch, guest, kernel, &plan)?,
             sysroot,
             parts,
             command: command_file,
@@ -306,92 +332,20 @@ fn default_limits(accel: Accel) -> (Duration, Duration) {
     }
 }
 
-fn find_assets(arch: Arch, environment: &Environment) -> Result<GuestAssets, Error> {
-    match Assets::load(&Assets::location(environment)) {
-        Ok(assets) => Ok(assets.guest(arch)),
+/// What there is for an architecture, and why there is nothing if no variable says where to look.
+fn find_assets(
+    arch: Arch,
+    environment: &Environment,
+) -> Result<(GuestAssets, Option<assets::Error>), Error> {
+    match Assets::find(environment) {
+        Ok(assets) => Ok((assets.guest(arch), None)),
         // Everything can also be given by options; what is missing then is said by name.
-        Err(crate::assets::Error::NoManifest { .. }) if environment.assets.is_none() => {
-            Ok(GuestAssets::default())
+        Err(assets::Error::NoManifest { .. }) if environment.assets.is_none() => {
+            Ok((GuestAssets::default(), None))
         }
+        Err(error @ assets::Error::NoPlace) => Ok((GuestAssets::default(), Some(error))),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The kernel with what is known of it.
-struct FoundKernel {
-    path: PathBuf,
-    modules: Option<PathBuf>,
-    config: Option<PathBuf>,
-    gcov: Option<GcovAsset>,
-    sha256: Option<String>,
-}
-
-fn find_kernel(
-    arch: Arch,
-    choice: &Kernel,
-    modules: Option<PathBuf>,
-    environment: &Environment,
-    guest: &GuestAssets,
-    uefi: bool,
-) -> Result<Option<FoundKernel>, Error> {
-    let said = match (choice, &environment.kernel) {
-        (Kernel::Default, Some(word)) => Kernel::from_word(word),
-        (choice, _) => choice.clone(),
-    };
-    let (given, pinned) = match &said {
-        Kernel::None => return Ok(None),
-        Kernel::File(path) => (Some(path), None),
-        Kernel::Named(name) => (None, Some(guest.named_kernel(arch, name)?)),
-        Kernel::Default => (None, guest.kernel.as_ref()),
-    };
-    let mut kernel = match (given, pinned) {
-        (Some(path), _) => FoundKernel {
-            path: path.clone(),
-            modules: None,
-            config: None,
-            gcov: None,
-            sha256: None,
-        },
-        (None, Some(pinned)) => {
-            // Only the packed image has the entry point that UEFI wants.
-            let image = if uefi { &pinned.image } else { pinned.to_boot() };
-            FoundKernel {
-                path: image.path.clone(),
-                modules: pinned.modules.clone(),
-                config: pinned.config.clone(),
-                gcov: pinned.gcov.clone(),
-                sha256: Some(image.sha256.clone()),
-            }
-        }
-        (None, None) => return Err(Error::NoKernel { arch }),
-    };
-    let head = readable("kernel", &kernel.path)?;
-    let Some(found) = kernel::identify(&head) else {
-        return Err(Error::NotAKernel { path: kernel.path });
-    };
-    if !found.arches.contains(&arch) {
-        let found = found.arches.to_vec();
-        return Err(Error::KernelOfOtherArch { path: kernel.path, found, arch });
-    }
-    if given.is_some() {
-        let installed = |release: &String| {
-            let dir = Path::new("/lib/modules").join(release);
-            (Some(arch) == Arch::host() && dir.is_dir()).then_some(dir)
-        };
-        kernel.modules = modules.or_else(|| found.release.as_ref().and_then(installed));
-    } else if let Some(dir) = modules {
-        kernel.modules = Some(dir);
-    }
-    Ok(Some(kernel))
-}
-
-/// Reads a file's beginning, or says why it cannot be read.
-fn readable(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(kernel::HEAD_BYTES as u64).read_to_end(&mut head))
-        .map_err(|source| Error::Read { what, path: path.to_owned(), source })?;
-    Ok(head)
 }
 
 fn base(arch: Arch, guest: &GuestAssets, kernel: &FoundKernel, plan: &Plan) -> Result<Base, Error> {

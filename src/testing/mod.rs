@@ -136,7 +136,7 @@ pub fn reason_not_arch(allowed: &[Arch]) -> Option<String> {
 /// When the environment cannot be understood.
 pub fn reason_without_qemu(arch: Arch) -> Option<String> {
     let environment = read_environment();
-    let pinned = || Assets::load(&Assets::location(&environment)).ok()?.guest(arch).qemu;
+    let pinned = || Assets::find(&environment).ok()?.guest(arch).qemu;
     let program = match &environment.qemu {
         Some(command) => command.program.clone(),
         None => pinned().map_or(arch.qemu_program().into(), |asset| asset.path.into()),

@@ -49,8 +49,8 @@ fn options_that_cannot_be_are_told_before_anything_is_started() {
     let dir = tempfile::tempdir().unwrap();
     let share = |tag: &str| format!("--share={}:{tag}", dir.path().display());
     for (args, shown) in [
-        (vec!["--memory=0".to_owned()], "memory of 0M is out of range"),
-        (vec!["--memory=900T".to_owned()], "out of range"),
+        (vec!["--memory=0".to_owned()], "is not within 1M to 4T"),
+        (vec!["--memory=900T".to_owned()], "is not within 1M to 4T"),
         (vec!["--memory=8G".to_owned(), "--arch=arm".to_owned()], "a guest of arm can have"),
         (vec!["--cpus=0".to_owned()], "number of processors of 0 is out of range"),
         (vec!["--cpus=5000".to_owned()], "out of range"),

@@ -184,7 +184,7 @@ fn the_distributions_kernel_comes_with_its_modules() {
 
 fn guests() -> Assets {
     let environment = Environment::read().expect("the environment is usable");
-    Assets::load(&Assets::location(&environment)).expect("a manifest")
+    Assets::find(&environment).expect("a manifest")
 }
 
 /// The kernels in the manifest that are ours.

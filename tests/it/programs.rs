@@ -16,7 +16,7 @@ const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2001
 /// Debian's programs for `arch`, beside the asset manifest.
 fn sysroot(arch: Arch) -> PathBuf {
     let environment = Environment::read().expect("the environment is usable");
-    let manifest = Assets::location(&environment);
+    let manifest = Assets::location(&environment).unwrap();
     let dir =
         manifest.parent().expect("a file is in a directory").join("sysroot").join(arch.name());
     assert!(dir.is_dir(), "no `{}`: run `setup/assets programs` first", dir.display());

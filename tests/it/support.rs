@@ -18,7 +18,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 /// What there is to boot. Fails where something is missing: a skipped test proves nothing.
 pub(crate) fn assets(arch: Arch) -> GuestAssets {
     let environment = Environment::read().expect("the environment is usable");
-    let assets = Assets::load(&Assets::location(&environment)).unwrap_or_else(|error| {
+    let assets = Assets::find(&environment).unwrap_or_else(|error| {
         panic!("{error}; these tests boot real guests: run `make assets` first")
     });
     let guest = assets.guest(arch);

@@ -348,7 +348,7 @@ fn compression(
 /// The configuration of a kernel of the asset manifest, or the kernel, which may carry it.
 fn config_of(arch: Arch, name: &str, environment: &Environment) -> Result<PathBuf, Failure> {
     let fail = |error: assets::Error| Failure::unavailable(&error, Some(error.hint()));
-    let guest = Assets::load(&Assets::location(environment)).map_err(fail)?.guest(arch);
+    let guest = Assets::find(environment).map_err(fail)?.guest(arch);
     let kernel = guest.named_kernel(arch, name).map_err(fail)?;
     Ok(kernel.config.clone().unwrap_or_else(|| kernel.image.path.clone()))
 }

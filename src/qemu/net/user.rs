@@ -11,7 +11,7 @@ use super::card::{Card, Nic, with_args};
 use crate::argv::QemuOpt;
 use crate::net::{Cidr, HostForward, Mac, NetError, ParseNetError};
 use crate::plan::{Device, PlanError, Planner};
-use crate::qemu::drive::split_commas;
+use crate::qemu::drive::{Once, split_commas};
 
 /// QEMU's user mode network (SLIRP): the guest reaches the host and what the host reaches, through
 /// NAT; the host reaches the guest through port forwards. Needs no root.
@@ -38,10 +38,11 @@ pub struct UserNet {
 impl UserNet {
     /// Parses the command line's form:
     /// `user[,cidr=A.B.C.D/N|V6/N][,hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT][,pcap=FILE][,nic=virtio|e1000][,mac=MAC]`.
-    /// A comma in the file's name is written twice; `cidr` and `hostfwd` may repeat.
+    /// A comma in the file's name is written twice; `hostfwd` may repeat, and `cidr` be there
+    /// once for IPv4 and once for IPv6.
     ///
     /// # Errors
-    /// [`ParseNetError`] names the word that is not understood.
+    /// [`ParseNetError`] names the word that is not understood, or said twice.
     pub fn parse(text: &OsStr) -> Result<UserNet, ParseNetError> {
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut fields = split_commas(text.as_bytes()).into_iter();
@@ -50,11 +51,23 @@ impl UserNet {
             kind => return Err(ParseNetError::Kind { given: lossy(&kind.unwrap_or_default()) }),
         }
         let mut net = UserNet::default();
+        let mut said = Once::default();
         for field in fields {
             let unknown = || ParseNetError::Unknown { word: lossy(&field) };
             let at = field.iter().position(|&b| b == b'=').ok_or_else(unknown)?;
             let (key, value) = (&field[..at], &field[at + 1..]);
             let text = || std::str::from_utf8(value).map_err(|_| unknown());
+            // One for each protocol, and as many forwards as there are ports.
+            let key_said: &[u8] = match key {
+                b"cidr" if value.contains(&b':') => b"IPv6 cidr",
+                b"cidr" => b"cidr",
+                key => key,
+            };
+            if key != b"hostfwd"
+                && let Some(key) = said.again(key_said)
+            {
+                return Err(ParseNetError::Twice { key });
+            }
             match key {
                 b"cidr" => net.set_cidr(text()?)?,
                 b"hostfwd" => net.forwards.push(text()?.parse()?),

@@ -205,7 +205,7 @@ fn every_process_of_a_c_program_counts() {
 fn a_program_of_a_foreign_architecture_counts() {
     let place = Place::new();
     let environment = Environment::read().unwrap();
-    let manifest = Assets::location(&environment);
+    let manifest = Assets::location(&environment).unwrap();
     let libc = manifest.parent().unwrap().join("build/libc/riscv64");
     let target = "riscv64gc-unknown-linux-gnu";
     assert!(libc.is_dir(), "no `{}`: `setup/assets riscv64` makes it", libc.display());
@@ -240,7 +240,7 @@ fn a_program_of_a_foreign_architecture_counts() {
 /// A static program for riscv64, by clang and the C library in the cache: one that needs no headers.
 fn clang_for_riscv64(place: &Place, source: &str, text: &str, flags: &[&str]) -> PathBuf {
     let environment = Environment::read().unwrap();
-    let cache = Assets::location(&environment).parent().unwrap().to_owned();
+    let cache = Assets::location(&environment).unwrap().parent().unwrap().to_owned();
     let (libc, runtime) = (
         cache.join("build/libc/riscv64"),
         cache.join(

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 8] = [
     &["cmdline", "accel"],
     &["formats", "diagnosis"],
     &["argv", "plan", "qemu", "options"],
-    &["initramfs", "vfat", "assets", "environment", "coverage"],
+    &["initramfs", "vfat", "assets", "environment", "coverage", "named_file"],
     &["sys", "vm"],
     &["report", "configure", "blocking", "testing", "session"],
     &["cli", "main", "lib"],

@@ -1,0 +1,113 @@
+//! Options that take a file, given something else; kernels that are packed.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vmtest::arch::Arch;
+
+use crate::support::{assets, vmtest};
+
+fn pipe(dir: &Path) -> PathBuf {
+    let path = dir.join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    path
+}
+
+#[test]
+fn a_pipe_a_device_or_a_directory_for_a_file_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = pipe(dir.path());
+    for (path, said) in [
+        (pipe.as_path(), "it is a named pipe"),
+        (Path::new("/dev/zero"), "it is a character device"),
+        (dir.path(), "it is a directory"),
+    ] {
+        let path = path.display();
+        let good = "/etc/passwd";
+        for (option, value) in [
+            ("--drive", format!("{path}")),
+            ("--kernel", format!("{path}")),
+            ("--initramfs", format!("{path}")),
+            ("--firmware", format!("{path}:{good}")),
+            ("--firmware", format!("{good}:{path}")),
+        ] {
+            let done = vmtest(["--arch", "amd64", option, &value, "--", "true"]).run();
+            done.code(69).says(said);
+            assert!(done.elapsed < Duration::from_secs(10), "{option} {value}: {:?}", done.elapsed);
+        }
+        let run = vmtest(["--arch", "amd64", "--", "true"]);
+        run.env("VMTEST_INITRAMFS_OVERRIDE", path.to_string()).run().code(69).says(said);
+    }
+}
+
+#[test]
+fn a_read_only_root_without_dev_is_refused_before_the_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = format!("{}:ro", dir.path().display());
+    let done = vmtest(["--root", &root, "--", "true"]).run();
+    done.code(69).says("has no directory `dev`").says("without `:ro`");
+    assert!(done.elapsed < Duration::from_secs(10), "{:?}", done.elapsed);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// What the kernel's build makes: a header, the packed kernel, for gzip without its last four bytes
+/// in the size.
+fn zboot(name: &str, payload: &[u8], uncounted: usize) -> Vec<u8> {
+    let mut image = vec![0; 512];
+    image[..2].copy_from_slice(b"MZ");
+    image[4..8].copy_from_slice(b"zimg");
+    image[8..12].copy_from_slice(&512u32.to_le_bytes());
+    let size = u32::try_from(payload.len() - uncounted).unwrap();
+    image[12..16].copy_from_slice(&size.to_le_bytes());
+    image[24..24 + name.len()].copy_from_slice(name.as_bytes());
+    image.extend_from_slice(payload);
+    image.extend_from_slice(&[0xff; 100]);
+    image
+}
+
+#[test]
+fn a_packed_kernel_boots_where_qemu_cannot_unpack_it() {
+    let arch = Arch::Riscv64;
+    let kernel = assets(arch).kernel.unwrap().to_boot().path.clone();
+    let kernel = fs::read(kernel).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let zstd = zstd::encode_all(kernel.as_slice(), 1).unwrap();
+    for (name, bytes) in [
+        ("gzip", gzip(&kernel)),
+        ("zboot gzip", zboot("gzip", &gzip(&kernel), 4)),
+        ("zboot zstd", zboot("zstd", &zstd, 0)),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let done =
+            vmtest(["--arch", arch.name(), "--kernel"]).arg(path).args(["--", "echo", name]).run();
+        done.code(0).stdout(&format!("{name}\n"));
+    }
+}
+
+#[test]
+fn a_packed_kernel_that_is_none_or_broken_is_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("k");
+    let arm = zboot("gzip", &gzip(b"no kernel at all"), 4);
+    let good = gzip(&[7; 100_000]);
+    for (bytes, said) in [
+        (gzip(b"no kernel at all"), "is no kernel image that vmtest knows"),
+        (arm, "is no kernel image that vmtest knows"),
+        (good[..good.len() / 2].to_vec(), "which is packed with gzip"),
+        (zboot("lzma4000", b"x", 0), "which is an EFI zboot image with an unknown compression"),
+        (b"\x28\xb5\x2f\xfdrubbish".to_vec(), "which is packed with zstd"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let done = vmtest(["--arch", "riscv64", "--kernel"]).arg(&path).args(["--", "true"]).run();
+        done.code(69).says(said);
+    }
+}
