@@ -237,7 +237,7 @@ impl Found {
         for (row, cells) in rows.iter().zip(&cells) {
             text.push_str(&line(cells));
             for note in notes(row) {
-                let indent = widths.iter().sum::<usize>() + 10;
+                let indent = widths.iter().sum::<usize>() + 8;
                 let _ = writeln!(text, "{:indent$}{note}", "");
             }
         }
