@@ -45,6 +45,7 @@ fn a_home_that_is_not_there_is_not_made() {
             .run()
             .code(0);
         let done = without_a_place(["--dry-run", "--", "true"], home).cwd(dir.path()).run();
+        let done = done.aside("it is not known where the asset manifest is");
         assert!(done.code == 69 || done.code == 0, "{}", done.stderr);
     }
     assert!(image.is_file());
@@ -69,7 +70,11 @@ fn memory_is_what_was_written_or_refused() {
         ("5T", "give a size from `1M` to `4T`"),
         ("1.5G", "invalid size"),
     ] {
-        vmtest(["--memory", size, "--dry-run"]).run().code(2).says(said);
+        vmtest(["--memory", size, "--dry-run"])
+            .run()
+            .code(2)
+            .says("for '--memory <SIZE>'")
+            .says(said);
     }
 }
 

@@ -116,7 +116,7 @@ fn a_directory_that_vfat_cannot_hold() {
         std::fs::write(dir.path().join(name), "").unwrap();
     }
     let done = vmtest([format!("--ro-dir={}", dir.path().display())]).run();
-    done.code(69).says("a:b").says("read").says("trailing.").says("hint:");
+    done.code(69).says("a:b").says("read").says("trailing.").says("hint:").says("vfat image of");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod initramfs;
 mod kernels;
 mod layers;
 mod library;
+mod messages;
 mod odd_files;
 mod parity;
 mod programs;

@@ -296,6 +296,7 @@ fn lists_say_what_counts() {
     let (_dir, path) = written("log", LOG.as_bytes());
     let run = |args: &[&str]| {
         let done = vmtest(["splats"]).arg(&path).args(args).run();
+        done.seen();
         (done.code, String::from_utf8_lossy(&done.stdout).into_owned(), done.stderr.clone())
     };
     let (code, text, _) = run(&["--allow-splat", "late_free", "--allow-splat=poll_"]);
@@ -335,7 +336,7 @@ fn a_log_without_reports_exits_with_0_and_a_missing_one_with_69() {
     let done = vmtest(["splats"]).arg(&path).run();
     done.code(0).stdout(&format!("no reports in {}\n", path.display()));
     vmtest(["splats", "/no/such/log"]).run().code(69).says("/no/such/log").says("hint:");
-    vmtest(["splats"]).run().code(2).says("LOG");
+    vmtest(["splats"]).run().code(2).says("required arguments").says("LOG");
 }
 
 #[test]

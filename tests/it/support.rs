@@ -1,5 +1,6 @@
 //! Runs the `vmtest` program as a user would, and looks at what it leaves behind.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,7 @@ pub(crate) struct Run {
     tmp: tempfile::TempDir,
     mark: String,
     plain: bool,
+    asides: Vec<String>,
 }
 
 /// A run that has not ended.
@@ -52,9 +54,13 @@ pub(crate) struct Running {
     tmp: tempfile::TempDir,
     mark: String,
     started: Instant,
+    asides: Vec<String>,
 }
 
 /// What a run did.
+///
+/// Everything on stderr has to be stated: at the end of a `Done` each line of it must have been named by
+/// [`Done::says`], or be of the lines that go with any run ([`is_usual`]); else the test fails.
 #[derive(Debug)]
 pub(crate) struct Done {
     /// The exit code; 128+n for a signal.
@@ -65,6 +71,47 @@ pub(crate) struct Done {
     pub(crate) stderr: String,
     /// How long it took.
     pub(crate) elapsed: Duration,
+    /// What of stderr the test has named; all of it when there is an empty text.
+    stated: RefCell<Vec<String>>,
+}
+
+/// Whether a line of stderr goes with any run and says nothing by itself:
+///
+/// * `vmtest: …`, progress and verdict;
+/// * `hint: …` and, behind wrong usage, a tip and the usage: they follow an error, which has to be stated;
+/// * `note: repeat it: …`, where the artifacts are, and the console's last lines, each behind `  | `;
+/// * objects of `--message-format json`;
+/// * empty lines.
+fn is_usual(line: &str) -> bool {
+    const STARTS: [&str; 12] = [
+        "{\"",
+        "vmtest: ",
+        "hint: ",
+        "note: repeat it: ",
+        "note: artifacts: ",
+        "note: the console",
+        "note: the guest's console",
+        "  | ",
+        "  tip: ",
+        "Usage: ",
+        "       vmtest ",
+        "For more information, try ",
+    ];
+    line.trim().is_empty() || STARTS.iter().any(|start| line.starts_with(start))
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let stated = self.stated.borrow();
+        let unstated = |line: &&str| {
+            !is_usual(line) && !stated.iter().any(|text| line.contains(text.as_str()))
+        };
+        let left: Vec<&str> = self.stderr.lines().filter(unstated).collect();
+        assert!(left.is_empty(), "nobody expected this on stderr:\n{}", left.join("\n"));
+    }
 }
 
 /// `vmtest` with these arguments.
@@ -79,6 +126,7 @@ pub(crate) fn vmtest<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
         tmp: tempfile::tempdir().expect("a temporary directory"),
         mark: format!("{}.{number}", std::process::id()),
         plain: false,
+        asides: Vec::new(),
     }
 }
 
@@ -109,6 +157,12 @@ impl Run {
     /// Gives it something to read.
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Run {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// As [`Done::aside`].
+    pub(crate) fn aside(mut self, text: &str) -> Run {
+        self.asides.push(text.to_owned());
         self
     }
 
@@ -145,7 +199,13 @@ impl Run {
             // A program that does not read is free not to.
             let _ = stdin.write_all(&bytes);
         });
-        Running { child, tmp: self.tmp, mark: self.mark, started: Instant::now() }
+        Running {
+            child,
+            tmp: self.tmp,
+            mark: self.mark,
+            started: Instant::now(),
+            asides: self.asides,
+        }
     }
 
     /// Runs it to its end.
@@ -242,6 +302,7 @@ impl Running {
             stdout: stdout.join().expect("reads"),
             stderr: String::from_utf8_lossy(&stderr.join().expect("reads")).into_owned(),
             elapsed,
+            stated: RefCell::new(self.asides),
         }
     }
 }
@@ -283,10 +344,25 @@ impl Done {
         self
     }
 
-    /// Checks that stderr says something.
+    /// Checks that stderr says something. The lines that have it are stated thereby.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) -> &Done {
         assert!(self.stderr.contains(text), "`{text}` is missing in:\n{}", self.stderr);
+        self.stated
+            .borrow_mut()
+            .extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        self
+    }
+
+    /// States that stderr may say something that is beside the point of the test.
+    pub(crate) fn aside(self, text: &str) -> Done {
+        self.stated.borrow_mut().push(text.to_owned());
+        self
+    }
+
+    /// States that the test looks at all of stderr by itself, or has looked at it in a run like this one.
+    pub(crate) fn seen(&self) -> &Done {
+        self.stated.borrow_mut().push(String::new());
         self
     }
 }

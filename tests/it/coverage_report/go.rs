@@ -26,8 +26,15 @@ fn go_profiles_have_their_sources() {
     place.write("suite/run/go/covcounters.0123.1.2", "x");
     let empty = place.at("empty");
     fs::create_dir(&empty).unwrap();
-    let done = vmtest(["coverage", "report"]).arg(place.at("suite")).env("PATH", &empty).run();
-    done.code(0).says("there is no `go` to convert it").says("install Go 1.20 or newer");
+    let done = vmtest(["coverage", "report"])
+        .arg(place.at("suite"))
+        .env("PATH", &empty)
+        .run()
+        .aside("sources are not on this host");
+    done.code(0)
+        .says("b.coverprofile: line 1")
+        .says("there is no `go` to convert it")
+        .says("install Go 1.20 or newer");
 }
 
 #[test]
@@ -59,11 +66,16 @@ fn one_bad_counter_file_of_go_does_not_spoil_the_others() {
     done.code(0).says(&format!("{}: ", first.display()));
     done.says(&format!("{}: covmeta.0123, which describes", orphan.display()));
     assert_eq!(fields(&lcov, "main.go", "DA:4"), ["DA:4,2"], "{lcov}");
-    place.lcov(&["--go", go, "--strict"]).0.code(65);
+    place.lcov(&["--go", go, "--strict"]).0.seen().code(65);
     // Counters alone are a run, and what is missing is said.
     fs::remove_file(&files("covmeta.")[0]).unwrap();
     fs::remove_file(place.at("suite/run/coverage.json")).unwrap();
-    place.lcov(&["--go", go]).0.code(69).says("which describes its program, is not beside it");
+    place
+        .lcov(&["--go", go])
+        .0
+        .seen()
+        .code(69)
+        .says("which describes its program, is not beside it");
 }
 
 #[test]

@@ -110,7 +110,11 @@ impl Place {
 
 fn run(place: &Place, arch: Arch, name: &str) -> Run {
     assets(arch);
-    vmtest(["--arch", arch.name(), "--coverage-name", name, "--coverage"]).arg(place.cov())
+    // What was collected is in the record, which the tests look at.
+    vmtest(["--arch", arch.name(), "--coverage-name", name, "--coverage"])
+        .arg(place.cov())
+        .aside("no coverage of the kernel: ")
+        .aside("note: coverage: ")
 }
 
 /// As if a guest had done it: the same program, run here, leaves its counters in the same layout.
@@ -306,7 +310,7 @@ fn what_was_counted_before_a_panic_is_at_home() {
         .arg(format!("--bin={}:/usr/bin/prog", program.display()))
         .args(["--", "sh", "-c", "prog 5; echo c > /proc/sysrq-trigger; sleep 100"])
         .run();
-    done.code(70);
+    done.code(70).says("coverage of programs is missing");
     let record = place.record("panic");
     assert_eq!((kinds(&record), record.verdict.as_str()), (vec![Kind::Llvm], "guest-panicked"));
     assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
@@ -325,8 +329,7 @@ fn a_timed_out_run_keeps_what_has_ended_and_says_what_has_not() {
     let record = place.record("late");
     assert_eq!(kinds(&record), [Kind::Llvm]);
     assert!(missing(&record, Kind::Llvm).contains("when they end"), "{record:?}");
-    let text = &done.stderr;
-    assert!(text.contains("coverage of programs is missing"), "{text}");
+    done.says("coverage of programs is missing");
 }
 
 #[test]
@@ -335,9 +338,7 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
     fs::create_dir_all(place.cov().join("taken")).unwrap();
     let refused = |name: &str, code: i32, wanted: &str| {
         let done = run(&place, Arch::Amd64, name).args(["--", "true"]).run();
-        done.code(code);
-        let text = &done.stderr;
-        assert!(text.contains(wanted) && text.contains("hint: "), "{text}");
+        done.code(code).says(wanted).says("hint: ");
         assert_eq!(fs::read_dir(place.cov()).unwrap().count(), 1);
     };
     refused("taken", 69, "there is coverage of a run `taken`");
@@ -346,8 +347,7 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
     let file = place.at("file");
     fs::write(&file, "").unwrap();
     let done = vmtest(["--coverage"]).arg(&file).args(["--", "true"]).run();
-    done.code(69);
-    assert!(done.stderr.contains("cannot make"), "{}", done.stderr);
+    done.code(69).says("cannot make");
     // Nothing is made where nothing is started.
     let done = vmtest(["--dry-run", "--coverage"]).arg(place.cov()).args(["--", "true"]).run();
     done.code(0);
@@ -358,8 +358,12 @@ fn a_place_that_cannot_be_is_said_before_anything_starts() {
 fn a_name_goes_with_the_directory_of_the_environment_and_is_not_repeated() {
     assets(Arch::Amd64);
     let place = Place::new();
-    let named = || vmtest(["--arch=amd64", "--coverage-name", "mine", "--", "sh", "-c", "exit 3"]);
-    named().run().code(2).says("VMTEST_COVERAGE");
+    let named = || {
+        vmtest(["--arch=amd64", "--coverage-name", "mine", "--", "sh", "-c", "exit 3"])
+            .aside("no coverage of the kernel: ")
+            .aside("note: coverage: ")
+    };
+    named().run().code(2).says("`--coverage-name` names a run in").says("VMTEST_COVERAGE");
     let done = named().env("VMTEST_COVERAGE", place.cov()).run();
     done.code(3).says("repeat it: ");
     assert_eq!(place.record("mine").name, "mine");
