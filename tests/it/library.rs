@@ -481,16 +481,21 @@ fn the_environments_firmware_is_the_default() {
         config.apply(vmtest::configure::with_default_ovmf()).unwrap();
         config
     };
+    let dir = tempfile::tempdir().unwrap();
+    let [code, vars] = ["code", "vars"].map(|name| dir.path().join(name));
+    for file in [&code, &vars] {
+        std::fs::write(file, "firmware").unwrap();
+    }
     let environment = Environment {
-        ovmf_code: Some("/the/code".into()),
-        ovmf_vars: Some("/the/vars".into()),
+        ovmf_code: Some(code.clone()),
+        ovmf_vars: Some(vars),
         ..Environment::read().unwrap()
     };
     let prepared = session::prepare(config(), &environment, Init::Own).unwrap();
     let argv = prepared.plan.quoted(vmtest::plan::Spelling::Typed);
-    assert!(argv.to_string_lossy().contains("file=/the/code"), "{}", argv.display());
+    let file = format!("file={}", code.display());
+    assert!(argv.to_string_lossy().contains(&file), "{}", argv.display());
 
-    let dir = tempfile::tempdir().unwrap();
     let bare = Environment { cache_dir: Some(dir.path().into()), ..Environment::default() };
     let mut config = config();
     config.apply(with_kernel(assets(arch).kernel.unwrap().image.path)).unwrap();
