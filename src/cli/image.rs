@@ -23,8 +23,11 @@ pub(crate) fn part(args: &MachineArgs) -> Result<ImagePart, Failure> {
     let binaries = parse("--bin", &args.bin)?;
     let files = parse("--file", &args.file)?;
     let sysroot = args.sysroot.clone();
+    let (lib_dir, allow_missing) = (args.lib_dir.clone(), args.allow_missing.clone());
     Ok(Box::new(move |builder: &mut ImageSpec| {
         let sysroot = sysroot.as_deref();
+        builder.library_dirs(lib_dir).allow_missing(allow_missing);
+        builder.keep_modes_of_files();
         for (by, src, dest) in binaries {
             builder.by(by);
             let src = on_host(&src, sysroot).unwrap_or(src);

@@ -57,6 +57,13 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "DIR", help_heading = "Image")]
     pub(crate) sysroot: Option<PathBuf>,
 
+    /// Directory of the host with libraries that LD_LIBRARY_PATH or a build tree has; repeats
+    #[arg(long, value_name = "DIR", help_heading = "Image")]
+    pub(crate) lib_dir: Vec<PathBuf>,
+    /// Library that may be missing; repeats
+    #[arg(long, value_name = "SONAME", help_heading = "Image")]
+    pub(crate) allow_missing: Vec<String>,
+
     /// Directory of the host, mounted over 9p at /mount/9p/TAG; repeats
     #[arg(long, value_name = "DIR[:TAG][:ro]", help_heading = "Devices")]
     pub(crate) share: Vec<OsString>,

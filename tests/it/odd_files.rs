@@ -111,3 +111,48 @@ fn a_packed_kernel_that_is_none_or_broken_is_named_at_once() {
         done.code(69).says(said);
     }
 }
+
+#[test]
+fn a_file_that_nobody_else_may_read_stays_one_in_the_guest() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (key, tree) = (dir.path().join("key"), dir.path().join("tree"));
+    fs::create_dir(&tree).unwrap();
+    for (path, mode) in [(&key, 0o600), (&tree.join("tool"), 0o750)] {
+        fs::write(path, "x").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    vmtest(["--arch", "amd64"])
+        .arg(format!("--file={}:/key", key.display()))
+        .arg(format!("--file={}:/tree", tree.display()))
+        .args(["--", "stat", "-c", "%a", "/key", "/tree/tool"])
+        .run()
+        .code(0)
+        .stdout("600\n750\n");
+}
+
+#[test]
+fn a_library_of_a_build_tree_is_found_with_lib_dir_as_the_hint_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, library) = (dir.path().join("m"), dir.path().join("build/libown.so"));
+    fs::create_dir(dir.path().join("build")).unwrap();
+    let source = dir.path().join("x.c");
+    let cc = |args: &[&std::ffi::OsStr]| {
+        let status = std::process::Command::new("cc").args(args).status().expect("a C compiler");
+        assert!(status.success());
+    };
+    fs::write(&source, "int own(void) { return 7; }\n").unwrap();
+    let out = std::ffi::OsStr::new("-o");
+    cc(&["-shared".as_ref(), "-fPIC".as_ref(), out, library.as_ref(), source.as_ref()]);
+    fs::write(&source, "int own(void);\nint main(void) { return own(); }\n").unwrap();
+    let search = std::ffi::OsString::from(format!("-L{}", dir.path().join("build").display()));
+    cc(&[out, program.as_ref(), source.as_ref(), &search, "-lown".as_ref()]);
+    let run = |args: &[&str]| vmtest(args).arg("--").arg(&program).run();
+    run(&[]).code(69).says("libown.so").says("--lib-dir DIR");
+    run(&[&format!("--lib-dir={}", dir.path().join("build").display())]).code(7);
+    // A hint of the same message: it starts, and the loader in the guest says what it lacks.
+    run(&["--allow-missing", "libown.so"])
+        .code(127)
+        .says("not found (allowed)")
+        .says("error while loading shared libraries: libown.so");
+}

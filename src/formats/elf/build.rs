@@ -11,6 +11,8 @@ pub(crate) struct ElfBuilder {
     pub(crate) interp: Option<Vec<u8>>,
     pub(crate) soname: Option<Vec<u8>>,
     pub(crate) needed: Vec<Vec<u8>>,
+    /// Tag and name of filters.
+    pub(crate) filters: Vec<(u64, Vec<u8>)>,
     pub(crate) rpath: Option<Vec<u8>>,
     pub(crate) runpath: Option<Vec<u8>>,
     pub(crate) flags_1: u64,
@@ -29,6 +31,7 @@ impl ElfBuilder {
             interp: None,
             soname: None,
             needed: Vec::new(),
+            filters: Vec::new(),
             rpath: None,
             runpath: None,
             flags_1: 0,
@@ -38,6 +41,12 @@ impl ElfBuilder {
 
     pub(crate) fn needs(mut self, names: &[&str]) -> ElfBuilder {
         self.needed.extend(names.iter().map(|n| n.as_bytes().to_vec()));
+        self
+    }
+
+    /// `DT_FILTER`, or `DT_AUXILIARY`.
+    pub(crate) fn filter(mut self, tag: u64, name: &str) -> ElfBuilder {
+        self.filters.push((tag, name.as_bytes().to_vec()));
         self
     }
 
@@ -113,6 +122,7 @@ impl ElfBuilder {
         };
         let mut tags: Vec<(u64, u64)> = Vec::new();
         tags.extend(self.needed.iter().map(|n| (1, add(n))));
+        tags.extend(self.filters.iter().map(|(tag, n)| (*tag, add(n))));
         tags.extend(self.soname.iter().map(|n| (14, add(n))));
         tags.extend(self.rpath.iter().map(|n| (15, add(n))));
         tags.extend(self.runpath.iter().map(|n| (29, add(n))));

@@ -37,6 +37,10 @@ const HEAD: u64 = 4096;
 /// Owner and type of a dlopen note.
 const NOTE_DLOPEN: (&[u8], u32) = (b"FDO\0", 0x407c_0c0a);
 
+/// Sun's tags for filters (`elf.h` of glibc), which goblin does not know.
+const DT_FILTER: u64 = 0x7fff_ffff;
+const DT_AUXILIARY: u64 = 0x7fff_fffd;
+
 /// A file to read by ranges.
 pub trait ReadAt {
     /// Its length in bytes.
@@ -83,6 +87,10 @@ pub struct ElfInfo {
     pub soname: Option<Vec<u8>>,
     /// `DT_NEEDED`, in the order of the file.
     pub needed: Vec<Vec<u8>>,
+    /// `DT_FILTER`, in the order of the file: objects that have what this one promises.
+    pub filters: Vec<Vec<u8>>,
+    /// `DT_AUXILIARY`: the same, where they are there.
+    pub auxiliary: Vec<Vec<u8>>,
     /// `DT_RPATH`, as it stands.
     pub rpath: Option<Vec<u8>>,
     /// `DT_RUNPATH`, as it stands.
@@ -227,6 +235,8 @@ pub fn parse<F: ReadAt + ?Sized>(file: &F) -> Result<ElfInfo, ElfError> {
         interp: None,
         soname: None,
         needed: Vec::new(),
+        filters: Vec::new(),
+        auxiliary: Vec::new(),
         rpath: None,
         runpath: None,
         nodeflib: false,
@@ -401,7 +411,12 @@ fn read_dynamic<F: ReadAt + ?Sized>(
         .filter(|d| {
             matches!(
                 d.d_tag,
-                dynamic::DT_NEEDED | dynamic::DT_SONAME | dynamic::DT_RPATH | dynamic::DT_RUNPATH
+                dynamic::DT_NEEDED
+                    | dynamic::DT_SONAME
+                    | dynamic::DT_RPATH
+                    | dynamic::DT_RUNPATH
+                    | DT_FILTER
+                    | DT_AUXILIARY
             )
         })
         .map(|d| d.d_val)
@@ -428,6 +443,8 @@ fn read_dynamic<F: ReadAt + ?Sized>(
     for entry in &dynamic {
         match entry.d_tag {
             dynamic::DT_NEEDED => info.needed.push(strings.get(entry.d_val)?),
+            DT_FILTER => info.filters.push(strings.get(entry.d_val)?),
+            DT_AUXILIARY => info.auxiliary.push(strings.get(entry.d_val)?),
             dynamic::DT_SONAME => info.soname = Some(strings.get(entry.d_val)?),
             dynamic::DT_RPATH => info.rpath = Some(strings.get(entry.d_val)?),
             dynamic::DT_RUNPATH => info.runpath = Some(strings.get(entry.d_val)?),

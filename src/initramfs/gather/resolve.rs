@@ -16,7 +16,7 @@ use crate::initramfs::entry::{Entry, Kind, PathProblem, Reason, Request, normali
 use crate::initramfs::links::follow;
 use crate::initramfs::problem::{Problem, Problems};
 use crate::initramfs::read::archive::Source;
-use crate::initramfs::spec::{BaseFrom, How, ImageSpec, What};
+use crate::initramfs::spec::{Attributes, BaseFrom, How, ImageSpec, What};
 use crate::initramfs::write::image::Image;
 
 impl ImageSpec {
@@ -151,15 +151,19 @@ impl ImageSpec {
             };
             return scan.problems.push(refuse(given, PathProblem::Empty));
         }
+        let attributes = Attributes {
+            preserve_modes: self.attributes.preserve_modes || self.file_modes,
+            ..self.attributes
+        };
         match what {
             What::File { src, how, .. } => {
                 let src = absolute(src);
                 let first = scan.entries.len();
                 if is_dir(&src, *how) {
-                    scan.tree(&src, &path, self.attributes, by);
+                    scan.tree(&src, &path, attributes, by);
                 } else {
                     let reason = Reason::Asked(by.clone());
-                    scan.file(&src, path, self.attributes, reason, *how == How::Followed);
+                    scan.file(&src, path, attributes, reason, *how == How::Followed);
                 }
                 if *how == How::WithLibraries {
                     programs.extend(scan.take_elf_files(first, by));
@@ -169,7 +173,7 @@ impl ImageSpec {
             What::Binary { src, .. } => {
                 programs.push(Program { src: absolute(src), dest: path, by: by.clone() });
             }
-            What::Tree { src, .. } => scan.tree(&absolute(src), &path, self.attributes, by),
+            What::Tree { src, .. } => scan.tree(&absolute(src), &path, attributes, by),
             What::Made { mode, owner, kind, .. } => {
                 if let Kind::Symlink { target } = kind
                     && let Some(what) = bad_target(target)

@@ -35,6 +35,7 @@ pub struct ImageSpec {
     label: Option<Request>,
     pub(in crate::initramfs) requests: Vec<(Request, What)>,
     pub(in crate::initramfs) attributes: Attributes,
+    pub(in crate::initramfs) file_modes: bool,
     pub(in crate::initramfs) take_later: bool,
     pub(in crate::initramfs) mtime: u32,
     pub(in crate::initramfs) aligned: bool,
@@ -87,6 +88,7 @@ impl ImageSpec {
             label: None,
             requests: Vec::new(),
             attributes: Attributes::default(),
+            file_modes: false,
             take_later: false,
             mtime: 0,
             aligned: true,
@@ -135,6 +137,15 @@ impl ImageSpec {
     /// Like [`ImageSpec::file`], but a symbolic link is replaced by what it leads to.
     pub fn file_followed(&mut self, src: impl AsRef<Path>, dest: Option<&str>) -> &mut ImageSpec {
         self.file_os(src.as_ref(), dest.map(OsStr::new), true)
+    }
+
+    /// Takes the modes of what [`ImageSpec::file`] and [`ImageSpec::tree`] ask for as they are: a file
+    /// that nobody else may read stays one. Programs with what they need get those of [`normal_mode`].
+    ///
+    /// [`normal_mode`]: crate::initramfs::entry::normal_mode
+    pub fn keep_modes_of_files(&mut self) -> &mut ImageSpec {
+        self.file_modes = true;
+        self
     }
 
     /// [`ImageSpec::file`] for a destination of any bytes.

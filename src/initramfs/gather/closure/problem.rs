@@ -435,7 +435,10 @@ impl MissingLibrary {
             Some((tried, found)) => {
                 format!("/{} is for {found}; {more}", tried.path.escape_ascii())
             }
-            None => format!("install it in the sysroot or pass `--allow-missing {name}`; {more}"),
+            None => format!(
+                "install it in the sysroot, name its directory with `--lib-dir DIR`, or pass \
+                 `--allow-missing {name}`; {more}"
+            ),
         }
     }
 }

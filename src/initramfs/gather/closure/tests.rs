@@ -447,6 +447,50 @@ fn musl_has_its_own_rules() {
 }
 
 #[test]
+fn musl_finds_no_library_by_a_soname_that_nobody_asked_for() {
+    let tool = |interp: &str| ElfBuilder::new().interp(interp).needs(&["libx.so", "libuser.so"]);
+    let world = |interp: &str, loader: &str| {
+        World::new()
+            .elf(loader, so("libc.so"))
+            .elf("usr/bin/tool", tool(interp))
+            .elf("usr/lib/libx.so", so("libx.so.1"))
+            .elf("usr/lib/libuser.so", so("libuser.so").needs(&["libx.so.1"]))
+    };
+    // glibc has it loaded under that name; musl looks for a file, and there is none.
+    assert!(world(LOADER, "usr/lib/unused.so").at("usr/bin/tool").is_ok());
+    let loader = "lib/ld-musl-x86_64.so.1";
+    let musl = world("/lib/ld-musl-x86_64.so.1", &loader.replace("lib/", "usr/lib/"));
+    let Problem::MissingLibrary(missing) = only(musl.at("usr/bin/tool")) else { panic!() };
+    assert_eq!(missing.sonames, [b"libx.so.1"]);
+    let musl = musl.link("usr/lib/libx.so.1", "libx.so");
+    assert!(has(&musl.at("usr/bin/tool").unwrap(), "usr/lib/libx.so.1 -> libx.so"));
+}
+
+#[test]
+fn filters_are_taken_along_and_auxiliary_ones_where_they_are_there() {
+    const FILTER: u64 = 0x7fff_ffff;
+    const AUXILIARY: u64 = 0x7fff_fffd;
+    let world = || {
+        World::new()
+            .elf("usr/bin/tool", program(&["liba.so", "libc.so.6"]))
+            .elf(
+                &lib("liba.so"),
+                so("liba.so").filter(AUXILIARY, "libfast.so").filter(FILTER, "libreal.so"),
+            )
+            .elf(&lib("libreal.so"), so("libreal.so"))
+    };
+    let closure = world().at("usr/bin/tool").unwrap();
+    assert!(has(&closure, &lib("libreal.so")) && !has(&closure, &lib("libfast.so")));
+    let closure = world().elf(&lib("libfast.so"), so("libfast.so")).at("usr/bin/tool").unwrap();
+    assert!(has(&closure, &lib("libfast.so")));
+    let missing = World::new()
+        .elf("usr/bin/tool", program(&["libb.so"]))
+        .elf(&lib("libb.so"), so("libb.so").filter(FILTER, "libgone.so"));
+    let Problem::MissingLibrary(missing) = only(missing.at("usr/bin/tool")) else { panic!() };
+    assert_eq!(missing.sonames, [b"libgone.so"]);
+}
+
+#[test]
 fn dlopen_notes_are_followed_by_priority() {
     let note = |name: &str, priority: &str| {
         format!(

@@ -35,6 +35,16 @@ struct Object {
     loader: Option<usize>,
 }
 
+impl Loaded {
+    /// glibc's loader finds an object by its `DT_SONAME` too, once it is loaded; musl's only by the
+    /// name that it was asked for (`load_library` in `dynlink.c` compares `shortname`).
+    fn know_soname(&mut self, info: &ElfInfo) {
+        if matches!(self.libc, Libc::Glibc { .. }) {
+            self.names.extend(info.soname.clone());
+        }
+    }
+}
+
 /// Why a name led to no library.
 struct Miss {
     tried: Vec<Tried>,
@@ -53,11 +63,12 @@ impl Walk<'_> {
             libc: self.libc_without_loader(info),
             has_loader: false,
             objects: Vec::new(),
-            names: info.soname.iter().cloned().collect(),
+            names: HashSet::new(),
         };
         if let Some(path) = &info.interp {
             self.loader(path, &dest, &mut loaded);
         }
+        loaded.know_soname(info);
         let program = Object { dest, origin, info: Arc::clone(info), loader: None };
         loaded.objects.push(program);
 
@@ -83,7 +94,7 @@ impl Walk<'_> {
         let Some(place) = self.interpreter_place(path, &reason) else { return };
         let host = self.host(&place);
         let wanted = self.search.arch;
-        match &*self.search.kind(&host) {
+        let own = match &*self.search.kind(&host) {
             Kind::Elf(info) => {
                 let found = Target::from(&**info);
                 if found != Target::of(wanted) {
@@ -92,7 +103,7 @@ impl Walk<'_> {
                     self.problems.push(problem);
                     return;
                 }
-                loaded.names.extend(info.soname.clone());
+                Arc::clone(info)
             }
             Kind::BadElf(source) => {
                 self.problems.push(Problem::Elf { path: host, source: Arc::clone(source) });
@@ -107,7 +118,7 @@ impl Walk<'_> {
                 self.problems.push(Problem::Read { path: host, source: copy_error(e) });
                 return;
             }
-        }
+        };
         self.emit_place(&place, &reason);
         loaded.has_loader = true;
         loaded.names.insert(path.to_vec());
@@ -119,6 +130,7 @@ impl Walk<'_> {
             }
             None => Libc::Glibc { lib: lib_of_loader(wanted, place.dest()) },
         };
+        loaded.know_soname(&own);
     }
 
     /// The loader that will load a shared object, guessed from what it needs.
@@ -147,7 +159,15 @@ impl Walk<'_> {
         for why in &info.bad_notes {
             self.note(Note::BadNote { of: dest.clone(), why: why.clone() });
         }
-        for name in &info.needed {
+        // ld.so loads filtees with what is needed (`_dl_map_object_deps`), and does without the
+        // auxiliary ones; musl's loader knows neither.
+        let glibc = matches!(loaded.libc, Libc::Glibc { .. });
+        let filters = info.filters.iter().filter(|_| glibc);
+        for name in info.auxiliary.iter().filter(|_| glibc) {
+            let reason = |via| Reason::Needed { of: dest.clone(), soname: name.clone(), via };
+            let _ = self.library(loaded, of, name, &reason);
+        }
+        for name in filters.chain(&info.needed) {
             let reason = |via| Reason::Needed { of: dest.clone(), soname: name.clone(), via };
             if let Err(miss) = self.library(loaded, of, name, &reason) {
                 let missing = self.missing(vec![name.clone()], &dest, None, miss);
@@ -297,7 +317,7 @@ impl Walk<'_> {
         if loaded.objects.iter().any(|object| object.dest == dest) {
             return;
         }
-        loaded.names.extend(info.soname.clone());
+        loaded.know_soname(&info);
         loaded.objects.push(Object { dest: dest.to_vec(), origin, info, loader: Some(of) });
     }
 
