@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vmtest::arch::Arch;
-use vmtest::initramfs::Builder;
+use vmtest::initramfs::ImageSpec;
 use vmtest::initramfs::archive::Source;
 use vmtest::initramfs::inspect::Listing;
 
@@ -17,9 +17,9 @@ fuzz_target!(|data: &[u8]| {
     if total > 16 << 20 {
         return;
     }
-    let mut builder = Builder::new(Arch::Amd64);
-    builder.base_bytes(data);
-    let Ok(image) = builder.finish() else { return };
+    let mut spec = ImageSpec::new(Arch::Amd64);
+    spec.base_bytes(data);
+    let Ok(image) = spec.finish() else { return };
     let mut bytes = Vec::new();
     image.write_to(&mut bytes).expect("what was read can be written");
     let again = Listing::read(&Source::Bytes(bytes.into()), false).expect("ours can be read");

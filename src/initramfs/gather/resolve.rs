@@ -203,6 +203,7 @@ fn is_dir(src: &Path, how: How) -> bool {
 fn base(bases: &mut Bases, from: &BaseFrom, by: &Request, scan: &mut Scan) {
     let source = match from {
         BaseFrom::Default => return bases.lay_default(scan),
+        BaseFrom::Bytes(bytes) => Source::Bytes(bytes.clone()),
         BaseFrom::Path(path) => match Source::open(path) {
             Ok(source) => source,
             Err(source) => {

@@ -78,6 +78,7 @@ pub(in crate::initramfs) enum How {
 pub(in crate::initramfs) enum BaseFrom {
     Default,
     Path(PathBuf),
+    Bytes(Arc<[u8]>),
 }
 
 impl ImageSpec {
@@ -198,6 +199,13 @@ impl ImageSpec {
         let path = path.into();
         let by = self.asker(|| format!("base `{}`", path.display()));
         self.bases.push((by, BaseFrom::Path(path)));
+        self
+    }
+
+    /// [`ImageSpec::base`] from memory.
+    pub fn base_bytes(&mut self, bytes: impl Into<Arc<[u8]>>) -> &mut ImageSpec {
+        let by = self.asker(|| "the base archive".into());
+        self.bases.push((by, BaseFrom::Bytes(bytes.into())));
         self
     }
 
