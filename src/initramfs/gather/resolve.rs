@@ -166,7 +166,7 @@ impl ImageSpec {
                     scan.file(&src, path, attributes, reason, *how == How::Followed);
                 }
                 if *how == How::WithLibraries {
-                    programs.extend(scan.take_elf_files(first, by));
+                    programs.extend(scan.take_elf_files(first, self.arch, by));
                 }
             }
             What::Modules(_) | What::Multicall { .. } => {}

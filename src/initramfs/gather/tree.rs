@@ -2,13 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use super::closure::is_loadable;
 use super::scan::{Program, Scan};
+use crate::arch::Arch;
 use crate::formats::cpio;
 use crate::initramfs::entry::{
     Body, Entry, HostFile, HostPath, Kind, Node, PathProblem, Reason, Request, Shown, Stamp,
@@ -103,13 +105,19 @@ impl Scan {
         }
     }
 
-    /// Takes the ELF files out of the entries from `first` on: they come back with what they need.
-    pub(crate) fn take_elf_files(&mut self, first: usize, by: &Request) -> Vec<Program> {
+    /// Takes the programs and libraries out of the entries from `first` on: they come back with what they
+    /// need. Object files, modules, cores and what is for another machine are data.
+    pub(crate) fn take_elf_files(
+        &mut self,
+        first: usize,
+        arch: Arch,
+        by: &Request,
+    ) -> Vec<Program> {
         let mut programs = Vec::new();
         let added = self.entries.split_off(first);
         for entry in added {
             match &entry.kind {
-                Kind::File { body: Body::Host(file), .. } if is_elf(&file.path()) => {
+                Kind::File { body: Body::Host(file), .. } if is_loadable(arch, &file.path()) => {
                     programs.push(Program { src: file.path(), dest: entry.path, by: by.clone() });
                 }
                 _ => self.entries.push(entry),
@@ -304,12 +312,6 @@ fn has_capabilities(host: &HostPath) -> bool {
 }
 
 /// Whether a file begins as ELF files do. One that cannot be read is reported later.
-fn is_elf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && &magic == b"\x7fELF"
-}
-
 /// The path without symbolic links; its last part need not exist.
 pub(crate) fn real(path: &Path) -> PathBuf {
     let path = absolute(path);

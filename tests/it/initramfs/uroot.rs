@@ -126,6 +126,34 @@ fn files_bring_their_libraries_as_in_mkuimage() {
 }
 
 #[test]
+fn object_files_cores_debug_information_and_what_is_for_another_machine_are_data() {
+    let dir = temp();
+    let tree = dir.path().join("t");
+    fs::create_dir(&tree).unwrap();
+    let program = fs::read("/bin/true").unwrap();
+    let patched = |name: &str, at: usize, value: u16| {
+        let mut bytes = program.clone();
+        bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        fs::write(tree.join(name), bytes).unwrap();
+    };
+    // e_type: an object file (as modules and BPF programs are) and a core; e_machine: RISC-V.
+    patched("x.ko", 16, 1);
+    patched("core", 16, 4);
+    patched("foreign", 18, 243);
+    fs::write(tree.join("cut"), &program[..200]).unwrap();
+    let status = std::process::Command::new("objcopy")
+        .args(["--only-keep-debug", "/bin/true"])
+        .arg(tree.join("true.debug"))
+        .status()
+        .expect("binutils are there");
+    assert!(status.success());
+    let mut image = builder();
+    image.file_with_libraries(&tree, Some("/opt".as_ref()));
+    let paths = paths(&archive(&image));
+    assert_eq!(paths, ["opt", "opt/core", "opt/cut", "opt/foreign", "opt/true.debug", "opt/x.ko"]);
+}
+
+#[test]
 fn order_is_that_of_bytes_and_parents_come_first() {
     let mut image = builder();
     image.bytes("a/b", 0o644, *b"").bytes("a-b", 0o644, *b"").bytes("a.b/c/d", 0o644, *b"");

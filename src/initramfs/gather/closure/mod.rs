@@ -65,6 +65,7 @@ mod walk;
 pub use item::{Closure, Item, Reason, Source};
 pub use problem::{MissingLibrary, Note, Outcome, Problem, Problems, SearchStep, Target, Tried};
 pub use resolver::{DEFAULT_PATH, Resolver, is_file_in};
+pub(crate) use search::is_loadable;
 
 #[cfg(test)]
 mod tests;

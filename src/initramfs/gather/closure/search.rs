@@ -470,6 +470,15 @@ impl ReadAt for Opened {
     }
 }
 
+/// Whether a file is a program or library that a guest's loader may load: for its machine, whole, and not
+/// the debug information of one, which has its headers and none of its contents.
+pub(crate) fn is_loadable(arch: Arch, host: &Path) -> bool {
+    let Ok(Kind::Elf(info)) = read_kind(host) else { return false };
+    matches!(info.kind, ElfKind::Exec | ElfKind::Dyn)
+        && Target::from(&*info) == Target::of(arch)
+        && info.interp.as_ref().is_none_or(|path| path.starts_with(b"/"))
+}
+
 fn read_kind(host: &Path) -> io::Result<Kind> {
     // Opening a fifo would block, opening a device may do anything.
     let flags = rustix::fs::OFlags::RDONLY
