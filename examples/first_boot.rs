@@ -29,6 +29,6 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let run = blocking::run(arch, configuration, command)?.passed()?;
     assert_eq!(run.stdout_text(), "Linux\n");
     assert_eq!(std::fs::read_to_string(shared.path().join("answer"))?, "42\n");
-    println!("the guest's answer is 42, after {:?}", run.outcome.phases.total);
+    println!("the guest's answer is 42, after {:?}", run.record.outcome.phases.total);
     Ok(())
 }

@@ -25,13 +25,15 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 use serde::de::DeserializeOwned;
+use vmtest_guest::proto::{Exec, Hello};
 
 use crate::arch::Arch;
 use crate::configure::Configure;
 use crate::plan::Plan;
 use crate::session::{self, Command, Error, Finished, Init, Prepared};
 use crate::vm::{
-    BlockingRuntime, Cursor, End, EventChannel, EventError, ExpectError, Pattern, Signal, WaitError,
+    BlockingRuntime, Cursor, End, EventChannel, EventError, Exited, ExpectError, GuestError,
+    Output, Pattern, Signal, Streams, WaitError,
 };
 
 /// How long dropping a machine may wait for QEMU, which is killed.
@@ -42,17 +44,107 @@ const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Error`]; nothing is left behind then.
 pub fn start(arch: Arch, configurator: impl Configure) -> Result<Vm, Error> {
-    Vm::start(session::configure(arch, configurator, Init::Own)?)
+    Vm::start(session::prepare_with(arch, configurator, Init::Own)?)
 }
 
 /// As [`session::run`].
 ///
 /// # Errors
-/// [`Error`] when nothing was started. What happened after that is in [`Finished::outcome`].
+/// [`Error`] when nothing was started. What happened after that is in [`Finished::record`].
 pub fn run(arch: Arch, configurator: impl Configure, command: Command) -> Result<Finished, Error> {
-    let prepared = session::configure(arch, configurator, Init::Agent(Some(command)))?;
+    let prepared = session::prepare_with(arch, configurator, Init::Agent(Some(command)))?;
     let runtime = BlockingRuntime::new().map_err(Error::Runtime)?;
     runtime.block_on(prepared.run())
+}
+
+/// As [`session::boot`]: a guest that is ready, for any number of commands.
+///
+/// # Errors
+/// [`Error`]; nothing is left behind then.
+pub fn boot(arch: Arch, configurator: impl Configure) -> Result<Guest, Error> {
+    let prepared = session::prepare_with(arch, configurator, Init::Agent(None))?;
+    let runtime = Arc::new(BlockingRuntime::new().map_err(Error::Runtime)?);
+    let guest = runtime.block_on(prepared.boot())?;
+    Ok(Guest { guest: Some(Arc::new(guest)), runtime })
+}
+
+/// A guest that is ready. Dropped, it kills QEMU and everything QEMU started.
+///
+/// Commands may be run from several threads at once.
+#[derive(Debug)]
+pub struct Guest {
+    /// `None` once it was shut down.
+    guest: Option<Arc<crate::vm::Guest>>,
+    runtime: Arc<BlockingRuntime>,
+}
+
+impl Guest {
+    fn guest(&self) -> &Arc<crate::vm::Guest> {
+        self.guest.as_ref().expect("only `shutdown` and `drop` take it, and both use up the Guest")
+    }
+
+    /// What it said when it was ready.
+    pub fn hello(&self) -> &Hello {
+        self.guest().hello()
+    }
+
+    /// As [`crate::vm::Guest::output`].
+    ///
+    /// # Errors
+    /// [`GuestError`]; [`GuestError::Refused`] where it cannot be started.
+    pub fn output(&self, exec: Exec) -> Result<Output, GuestError> {
+        let guest = Arc::clone(self.guest());
+        self.runtime.block_on(async move { guest.output(exec).await })
+    }
+
+    /// As [`crate::vm::Guest::exec`]; waits for the command's end, with streams of the caller's.
+    ///
+    /// # Errors
+    /// [`GuestError`]; [`GuestError::Refused`] where it cannot be started.
+    pub fn exec(&self, exec: Exec, streams: Streams) -> Result<Exited, GuestError> {
+        let guest = Arc::clone(self.guest());
+        self.runtime.block_on(async move { guest.exec(exec, streams).await?.wait().await })
+    }
+
+    /// As [`crate::vm::Guest::put_files`].
+    ///
+    /// # Errors
+    /// [`GuestError`]; files before the one that failed are in place.
+    pub fn put_files(&self, archive: impl io::Read + Send + 'static) -> Result<(), GuestError> {
+        let guest = Arc::clone(self.guest());
+        self.runtime.block_on(async move { guest.put_files(archive).await })
+    }
+
+    /// As [`crate::vm::Guest::stacks`].
+    ///
+    /// # Errors
+    /// [`GuestError`], when the guest does not answer within `limit`.
+    pub fn stacks(&self, limit: Duration) -> Result<Vec<u8>, GuestError> {
+        let guest = Arc::clone(self.guest());
+        self.runtime.block_on(async move { guest.stacks(limit).await })
+    }
+
+    /// Has the guest end what still runs, sync and unmount, and QEMU quit. Says what did not go well.
+    pub fn shutdown(mut self) -> Vec<String> {
+        let guest = self.guest.take().and_then(Arc::into_inner);
+        self.runtime.block_on(async move {
+            match guest {
+                Some(guest) => guest.shutdown().await.1,
+                None => Vec::new(),
+            }
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let Some(guest) = self.guest.take().and_then(Arc::into_inner) else { return };
+        // Reaped before the runtime ends, or a zombie would stay until the process ends.
+        self.runtime.block_on(async move {
+            guest.vm().kill();
+            let _ = crate::vm::within(DROP_LIMIT, guest.vm().ended()).await;
+        });
+    }
 }
 
 /// A running machine. Dropped, it kills QEMU and everything QEMU started.

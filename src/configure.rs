@@ -36,7 +36,7 @@ use serde::de::DeserializeOwned;
 use crate::accel::AccelOption;
 use crate::arch::Arch;
 use crate::initramfs::ImageSpec;
-use crate::options::{Options, QemuCommand};
+use crate::options::{Options, QemuCommand, WarmMode};
 use crate::qemu::{
     Device, Drive, DriveInterface, Entropy, EventPort, Firmware, Ownership, P9Root, P9Share,
     ReadOnlyDir, TagError,
@@ -73,6 +73,13 @@ pub struct Config {
     pub default_firmware: bool,
     /// Collect what ran in the guest. Default: `VMTEST_COVERAGE` names a directory for it, else no.
     pub coverage: Option<Coverage>,
+    /// Whether a saved guest is resumed, and this one saved. Default: `VMTEST_WARM`, else
+    /// [`WarmMode::Auto`].
+    pub warm: Option<WarmMode>,
+    /// Event channels whose events go to files, one JSON object a line: name and file.
+    pub event_files: Vec<(String, PathBuf)>,
+    /// A directory that keeps console, streams and `run.json` of the run. Default: none.
+    pub artifacts: Option<PathBuf>,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
     pub boot_timeout: Option<Duration>,
     /// What the machine gets besides its plan.
@@ -136,6 +143,9 @@ impl Config {
             default_firmware: false,
             boot_timeout: None,
             coverage: None,
+            warm: None,
+            event_files: Vec::new(),
+            artifacts: None,
             resources: Resources::default(),
         }
     }

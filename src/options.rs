@@ -21,6 +21,42 @@ use crate::quote;
 /// Bytes of memory a guest gets when nothing is said: 512 MiB.
 pub const DEFAULT_MEMORY_MIB: u64 = 512;
 
+/// Whether saved guests are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WarmMode {
+    /// Where it is safe: a guest that cannot be saved boots each time.
+    #[default]
+    Auto,
+    /// Always: where it is not safe, nothing is started.
+    On,
+    /// Never: nothing is saved, and each guest boots.
+    Off,
+}
+
+impl WarmMode {
+    /// Understands `auto`, `on` and `off`.
+    ///
+    /// # Errors
+    /// [`UnknownWarmMode`].
+    pub fn parse(text: &str) -> Result<WarmMode, UnknownWarmMode> {
+        match text {
+            "auto" => Ok(WarmMode::Auto),
+            "on" => Ok(WarmMode::On),
+            "off" => Ok(WarmMode::Off),
+            _ => Err(UnknownWarmMode { given: text.to_owned() }),
+        }
+    }
+}
+
+/// A word that is no [`WarmMode`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is none of auto, on, off")]
+pub struct UnknownWarmMode {
+    /// The word.
+    pub given: String,
+}
+
 /// Everything a machine is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -203,7 +239,25 @@ impl Options {
         for argument in self.qemu_args.iter().chain(&self.env_qemu_args) {
             planner.argument(argument.clone());
         }
-        Ok(planner.finish(qemu.program, cmdline))
+        let cold = self.why_cold();
+        Ok(planner.finish(qemu.program, cmdline, self.memory_mib, cold))
+    }
+
+    /// Why a guest of this machine has to boot each time, if it has to.
+    fn why_cold(&self) -> Option<&'static str> {
+        if self.accel == Accel::Kvm {
+            return Some("guests are saved and resumed under emulation only: KVM is untested");
+        }
+        if self.firmware.is_some() || self.boot == Boot::Disk {
+            return Some("it is started by firmware");
+        }
+        if !self.extra_files.is_empty()
+            || !self.qemu_args.is_empty()
+            || !self.env_qemu_args.is_empty()
+        {
+            return Some("QEMU gets arguments or files of which vmtest knows nothing");
+        }
+        self.devices.iter().find_map(|device| device.resumable().err())
     }
 
     /// What `first` says, QEMU's first arguments, goes before our defaults; but not before what was
@@ -268,6 +322,8 @@ pub struct Environment {
     pub ovmf_vars: Option<PathBuf>,
     /// `VMTEST_ASSETS`: the asset manifest.
     pub assets: Option<PathBuf>,
+    /// `VMTEST_WARM`: whether saved guests are used, when nothing is said.
+    pub warm: Option<WarmMode>,
     /// `VMTEST_COVERAGE`: where the coverage of runs goes when no place is given.
     pub coverage: Option<PathBuf>,
     /// `VMTEST_KERNEL_COVERAGE_DIR`: with coverage collected, the kernel's counters are also at
@@ -322,6 +378,12 @@ impl Environment {
                     .map_err(EnvironmentError::Timeout)?,
             ),
         };
+        let warm = match get("VMTEST_WARM") {
+            None => None,
+            Some(value) => {
+                Some(WarmMode::parse(&value.to_string_lossy()).map_err(EnvironmentError::Warm)?)
+            }
+        };
         Ok(Environment {
             arch,
             qemu: qemu.next().map(|program| QemuCommand { program, args: qemu.collect() }),
@@ -335,6 +397,7 @@ impl Environment {
             ovmf_code: path("VMTEST_OVMF_CODE"),
             ovmf_vars: path("VMTEST_OVMF_VARS"),
             assets: path("VMTEST_ASSETS"),
+            warm,
             coverage: path("VMTEST_COVERAGE"),
             kernel_coverage_dir: path("VMTEST_KERNEL_COVERAGE_DIR"),
             gocoverdir: path("VMTEST_GOCOVERDIR"),
@@ -356,6 +419,9 @@ pub enum EnvironmentError {
     /// `VMTEST_TIMEOUT` is no duration.
     #[error("VMTEST_TIMEOUT: {0}")]
     Timeout(duration::Error),
+    /// `VMTEST_WARM` is no mode.
+    #[error("VMTEST_WARM: {0}")]
+    Warm(UnknownWarmMode),
     /// Quotes are not closed.
     #[error("{name}: {source}")]
     Quoting {
@@ -372,6 +438,7 @@ impl EnvironmentError {
         match self {
             EnvironmentError::Arch(error) => error.hint(),
             EnvironmentError::Timeout(error) => error.hint(),
+            EnvironmentError::Warm(_) => "auto uses saved guests where that is safe".into(),
             EnvironmentError::Quoting { source, .. } => source.hint(),
         }
     }

@@ -1,11 +1,15 @@
-//! The one place that needs `unsafe`: what a child must do between `fork` and `exec`.
+//! The one place that needs `unsafe`: what a child must do between `fork` and `exec`, and system calls
+//! that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "`setsid` and TIOCSCTTY only work in the child, and std has no plain `execve`"
+    reason = "`setsid` and TIOCSCTTY only work in the child, std has no plain `execve`, and rustix \
+              has no `signalfd`, no `RNDADDENTROPY`"
 )]
 
 use std::ffi::{CString, OsStr, c_char};
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -99,4 +103,63 @@ impl Image {
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
         io::Error::last_os_error()
     }
+}
+
+/// A descriptor that can be read once a child has ended. SIGCHLD is blocked in this thread and those that
+/// it starts from now on (std's `Command` gives a child an empty mask).
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set that the other calls take; none of them keeps it.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        let failed = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
+    }
+    // SAFETY: the set is initialised above; a new descriptor is nobody else's.
+    let fd = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `struct rand_pool_info` of `linux/random.h`, with room for 64 bytes.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_count: libc::c_int,
+    buf_size: libc::c_int,
+    buf: [u8; 64],
+}
+
+/// `_IOW('R', 0x03, int[2])`, the same on all architectures of ours.
+const RNDADDENTROPY: u32 = 0x4008_5203;
+/// `_IO('R', 0x07)`.
+const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// Mixes `seed` into the kernel's random numbers, credits it in full, and has all that the kernel draws
+/// from now on depend on it. `random` is `/dev/random` or `/dev/urandom`.
+///
+/// # Errors
+/// The system's; `InvalidInput` for more than 64 bytes.
+pub(crate) fn reseed(random: BorrowedFd<'_>, seed: &[u8]) -> io::Result<()> {
+    let mut info = RandPoolInfo {
+        entropy_count: 8 * seed.len() as i32,
+        buf_size: seed.len() as i32,
+        buf: [0; 64],
+    };
+    info.buf.get_mut(..seed.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(seed);
+    // SAFETY: the structure is laid out as the kernel reads it, and lives as long as the call.
+    let added = unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) };
+    if added < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: takes no argument.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

@@ -19,6 +19,8 @@ pub struct QemuOpt {
 pub(crate) enum Part {
     /// As it is.
     Text(OsString),
+    /// As it is, escaped already; of this run only, and nothing that the guest can tell.
+    OfRun(OsString),
     /// The path under which QEMU sees an inherited file.
     File(FileId),
     /// The number of an inherited file's descriptor.
@@ -54,6 +56,17 @@ impl QemuOpt {
     pub fn kv(mut self, key: &str, value: impl AsRef<OsStr>) -> QemuOpt {
         self.push_key(key);
         self.push_value(value.as_ref());
+        self
+    }
+
+    /// Adds `,key=value` for something of this run only that the guest cannot tell: which directory is
+    /// behind a share. It is no part of the machine's shape ([`crate::plan::Plan::shape`]).
+    #[must_use]
+    pub fn kv_of_run(mut self, key: &str, value: impl AsRef<OsStr>) -> QemuOpt {
+        let comma = if self.parts.is_empty() { "" } else { "," };
+        let mut text = OsString::from(format!("{comma}{key}="));
+        text.push(escape(value.as_ref()));
+        self.parts.push(Part::OfRun(text));
         self
     }
 
@@ -109,9 +122,26 @@ impl QemuOpt {
         let mut text = OsString::new();
         for piece in &self.parts {
             match piece {
-                Part::Text(piece) => text.push(piece),
+                Part::Text(piece) | Part::OfRun(piece) => text.push(piece),
                 Part::File(_) if !text.is_empty() => text.push(escape(&part(piece))),
                 other => text.push(part(other)),
+            }
+        }
+        text
+    }
+}
+
+impl QemuOpt {
+    /// The value's shape: what does not depend on the run. Files are told apart by number, as they are
+    /// in argv.
+    pub(crate) fn shape(&self) -> OsString {
+        let mut text = OsString::new();
+        for piece in &self.parts {
+            match piece {
+                Part::Text(piece) => text.push(piece),
+                Part::OfRun(_) => {}
+                Part::File(id) | Part::Fd(id) => text.push(format!("<file {}>", id.0)),
+                Part::Channel(id) => text.push(format!("<channel {}>", id.0)),
             }
         }
         text

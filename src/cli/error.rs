@@ -58,6 +58,7 @@ impl From<session::Error> for Failure {
         let code = match error {
             // Flags that contradict each other are wrong usage; all else is missing or unusable.
             session::Error::Plan(_) | session::Error::Coverage(RunDirError::Name { .. }) => USAGE,
+            session::Error::Interrupted { .. } => INTERRUPTED,
             _ => UNAVAILABLE,
         };
         let text = match &error {

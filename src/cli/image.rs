@@ -12,7 +12,11 @@ use super::options::MachineArgs;
 use super::words::one_or_two;
 
 /// What `--bin` and `--file` put into the image.
-pub(crate) fn part(args: &MachineArgs) -> Result<ImagePart, Failure> {
+pub(crate) fn part(args: &MachineArgs) -> Result<Option<ImagePart>, Failure> {
+    let nothing = args.bin.is_empty() && args.file.is_empty();
+    if nothing && args.lib_dir.is_empty() && args.allow_missing.is_empty() {
+        return Ok(None);
+    }
     let parse = |flag: &'static str, pairs: &[OsString]| {
         let parsed = pairs.iter().map(|pair| {
             let by = format!("{flag} {}", pair.display());
@@ -24,7 +28,7 @@ pub(crate) fn part(args: &MachineArgs) -> Result<ImagePart, Failure> {
     let files = parse("--file", &args.file)?;
     let sysroot = args.sysroot.clone();
     let (lib_dir, allow_missing) = (args.lib_dir.clone(), args.allow_missing.clone());
-    Ok(Box::new(move |builder: &mut ImageSpec| {
+    Ok(Some(Box::new(move |builder: &mut ImageSpec| {
         let sysroot = sysroot.as_deref();
         builder.library_dirs(lib_dir).allow_missing(allow_missing);
         builder.keep_modes_of_files();
@@ -42,5 +46,5 @@ pub(crate) fn part(args: &MachineArgs) -> Result<ImagePart, Failure> {
                 builder.file_os(&src, dest.as_deref(), false);
             }
         }
-    }))
+    })))
 }

@@ -133,9 +133,9 @@ impl Interrupts {
         lock(&self.state).unfinished = Some(dir);
     }
 
-    /// There is a guest soon: the next signal comes out of [`Interrupts::interrupted`].
-    pub(crate) fn guest_starts(&self) {
-        *lock(&self.state) = State { guest: true, unfinished: None };
+    /// For whoever knows when there is a guest.
+    pub(crate) fn starter(&self) -> Starter {
+        Starter(Arc::clone(&self.state))
     }
 
     /// All about the guest has been written.
@@ -162,6 +162,16 @@ impl Interrupts {
             () = typed => "Ctrl-A x",
             Some(signal) = self.first.recv() => signal,
         }
+    }
+}
+
+/// Says when there is a guest.
+pub(crate) struct Starter(Arc<Mutex<State>>);
+
+impl Starter {
+    /// There is a guest soon: the next signal comes out of [`Interrupts::interrupted`].
+    pub(crate) fn guest_starts(&self) {
+        *lock(&self.0) = State { guest: true, unfinished: None };
     }
 }
 

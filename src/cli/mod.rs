@@ -1,12 +1,10 @@
 //! The command line: flags to options, progress and verdict to the terminal, exit codes.
 
-mod artifacts;
 mod assets;
 mod coverage;
 mod decode;
 mod env;
 mod error;
-mod events;
 mod generate;
 mod image;
 mod initramfs;
@@ -15,6 +13,7 @@ mod options;
 mod run;
 mod shell;
 mod splats;
+mod template;
 mod terminal;
 mod ui;
 mod words;
@@ -74,6 +73,8 @@ enum Commands {
     Splats(splats::Args),
     /// Put files and lines into the traces of a kernel's log
     Decode(decode::Args),
+    /// List and remove saved guests, and say why a run boots
+    Template(template::Args),
     /// Run CMD with VMTEST_QEMU, VMTEST_KERNEL, … set to the pinned ones
     Env(env::Args),
     /// Print the shell's completions
@@ -110,6 +111,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Coverage(args)) => coverage::run(args),
         Some(Commands::Decode(args)) => decode::run(&args),
         Some(Commands::Splats(args)) => splats::run(&args),
+        Some(Commands::Template(args)) => template::run(args, &environment),
         Some(Commands::Env(args)) => env::run(args, &environment),
         Some(Commands::Completions(args)) => generate::completions(args, &mut Cli::command()),
         Some(Commands::Man) => generate::man(Cli::command()),

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use vmtest::accel::AccelOption;
 use vmtest::arch::Arch;
+use vmtest::options::WarmMode;
 use vmtest::qemu::{Drive, UserNet};
 use vmtest::size::{Bytes, Mib};
 
@@ -117,6 +118,11 @@ pub(crate) struct MachineArgs {
     /// Name of the run in --coverage. Default: COMMAND's name and the architecture
     #[arg(long, value_name = "NAME", help_heading = "Report")]
     pub(crate) coverage_name: Option<String>,
+    /// Resume a saved guest instead of booting, and save the one that boots
+    ///
+    /// auto: where that is safe; on: or fail; off: boot each time. Default: VMTEST_WARM, else auto.
+    #[arg(long, value_name = "auto|on|off", value_parser = WarmMode::parse, help_heading = "Report")]
+    pub(crate) warm: Option<WarmMode>,
     /// Show the kernel's messages, and what is done, on stderr
     #[arg(short, long, help_heading = "Report")]
     pub(crate) verbose: bool,

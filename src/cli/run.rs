@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -11,32 +10,41 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::mpsc;
 use vmtest::configure::{Config, Coverage, Kernel};
-use vmtest::initramfs::Hash;
 use vmtest::options::{Environment, Options, QemuCommand};
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{EventPort, Firmware, KernelLog, Ownership, P9Root, P9Share, ReadOnlyDir};
-use vmtest::report::{self, Context};
-use vmtest::session::{self, Collecting, Command, Init};
-use vmtest::vm::{Outcome, Progress, Sink, Streams, Verdict};
-use vmtest::{assets, duration, quote};
-use vmtest_guest::proto::{Exec, WindowSize};
+use vmtest::qemu::{Firmware, KernelLog, Ownership, P9Root, P9Share, ReadOnlyDir};
+use vmtest::run_record::{self, RunRecord};
+use vmtest::session::{self, Command, Conduct, Init};
+use vmtest::vm::{Progress, Streams, Verdict};
+use vmtest::{duration, quote};
+use vmtest_guest::proto::WindowSize;
 
-use super::artifacts::Artifacts;
-use super::error::Failure;
+use super::error::{Failure, INTERRUPTED};
 use super::image;
 use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::{events, words};
-
-/// A machine that can be started, and where its events go.
-pub(crate) struct Prepared {
-    pub(crate) machine: session::Prepared,
-    pub(crate) events: Vec<(String, PathBuf)>,
-}
+use super::words;
 
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
+    let artifacts = args.machine.artifacts.clone();
+    run_machine(args, environment)
+        .inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
+}
+
+/// Writes down that nothing was started, where a record is wanted: an earlier run's would tell another
+/// story. What cannot be written there has been said already, by what failed.
+pub(crate) fn note_failure(artifacts: Option<&Path>, failure: &Failure) {
+    // One that ended has its record, whatever failed after it.
+    let missing = |dir: &&Path| !dir.join("run.json").exists();
+    if let (Some(dir), true) = (artifacts.filter(missing), failure.code != INTERRUPTED) {
+        let repeat = quote::join(repeatable(std::env::args_os()));
+        let _ = session::record_failed_start(dir, failure.code, &failure.text, &repeat);
+    }
+}
+
+fn run_machine(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
     let mut command = Command::from_argv(&args.command);
     if let Some(command) = &mut command {
         command.stdin(args.stdin);
@@ -44,14 +52,15 @@ pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failur
     let interrupts = Interrupts::listen()?;
     let prepared = prepare(&args.machine, environment, command, args.timeout)?;
     if args.machine.dry_run {
-        return dry_run(&prepared.machine.plan);
+        return dry_run(&prepared.plan);
     }
     let streams = Streams {
         stdin: args.stdin.then(|| Box::new(stdin()) as Box<dyn Read + Send>),
         stdout: Box::new(stdout()),
         stderr: Box::new(stderr()),
     };
-    execute(prepared, &args.machine, streams, args.message_format, None, interrupts)
+    let look = Look { format: args.message_format, terminal: None, quit: None };
+    execute(prepared, &args.machine, streams, look, interrupts)
 }
 
 pub(crate) fn dry_run(plan: &Plan) -> Result<u8, Failure> {
@@ -67,7 +76,7 @@ pub(crate) fn prepare(
     environment: &Environment,
     command: Option<Command>,
     timeout: Option<Duration>,
-) -> Result<Prepared, Failure> {
+) -> Result<session::Prepared, Failure> {
     let arch = session::guest_arch(args.arch, environment)?;
     let mut config = Config::new(arch);
     config.accel = args.accel;
@@ -75,9 +84,13 @@ pub(crate) fn prepare(
     config.modules = args.modules.clone();
     config.initramfs = args.initramfs.clone();
     config.sysroot = args.sysroot.clone();
-    config.image.push(image::part(args)?);
     config.boot_timeout = args.boot_timeout;
     config.coverage = coverage(args, environment)?;
+    config.warm = args.warm;
+    config.artifacts = args.artifacts.clone();
+    config.event_files = event_files(args)?;
+    let parts = image::part(args)?;
+    config.image.extend(parts);
 
     let options = &mut config.options;
     options.memory_mib = args.memory.0 >> 20;
@@ -90,7 +103,7 @@ pub(crate) fn prepare(
         FirmwareFlag::Default => config.default_firmware = true,
         FirmwareFlag::Given(firmware) => options.firmware = Some(firmware),
     }
-    let events = add_devices(options, args)?;
+    add_devices(options, args)?;
     let variables = variables(args)?;
     options.kernel_args.extend(args.append.iter().cloned());
     options.qemu_args.extend(args.qemu_arg.iter().cloned());
@@ -110,8 +123,7 @@ pub(crate) fn prepare(
         None if has_initramfs || args.root.is_some() => Init::Own,
         None => Init::Agent(None),
     };
-    let machine = session::prepare(config, environment, init)?;
-    Ok(Prepared { machine, events })
+    Ok(session::prepare(config, environment, init)?)
 }
 
 /// Reads a byte, to say before the start that a file cannot be read.
@@ -162,11 +174,8 @@ fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
     }
 }
 
-/// Adds the devices that flags ask for; returns event channels with their files.
-fn add_devices(
-    options: &mut Options,
-    args: &MachineArgs,
-) -> Result<Vec<(String, PathBuf)>, Failure> {
+/// Adds the devices that flags ask for.
+fn add_devices(options: &mut Options, args: &MachineArgs) -> Result<(), Failure> {
     if let Some(root) = &args.root {
         let bytes = root.as_bytes();
         let (dir, read_only) = match bytes.strip_suffix(b":ro") {
@@ -192,25 +201,27 @@ fn add_devices(
     for net in &args.net {
         options.device(net.clone());
     }
-    let mut events = Vec::new();
-    for event in &args.event {
+    Ok(())
+}
+
+/// `--event`: channels and their files.
+fn event_files(args: &MachineArgs) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let parse = |event: &OsString| {
         let bytes = event.as_bytes();
-        let (name, file) = bytes
-            .iter()
-            .position(|byte| *byte == b'=')
-            .map(|at| (&bytes[..at], &bytes[at + 1..]))
-            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
-            .ok_or_else(|| {
-                Failure::wrong(
-                    format!("--event {}: a name and a file are needed", event.display()),
-                    "write it as `--event NAME=FILE`",
-                )
-            })?;
-        let name = String::from_utf8_lossy(name).into_owned();
-        options.device(EventPort { name: name.clone() });
-        events.push((name, PathBuf::from(OsStr::from_bytes(file))));
-    }
-    Ok(events)
+        let at = bytes.iter().position(|byte| *byte == b'=');
+        let parts = at.map(|at| (&bytes[..at], &bytes[at + 1..]));
+        match parts.filter(|(name, file)| !name.is_empty() && !file.is_empty()) {
+            Some((name, file)) => Ok((
+                String::from_utf8_lossy(name).into_owned(),
+                PathBuf::from(OsStr::from_bytes(file)),
+            )),
+            None => Err(Failure::wrong(
+                format!("--event {}: a name and a file are needed", event.display()),
+                "write it as `--event NAME=FILE`",
+            )),
+        }
+    };
+    args.event.iter().map(parse).collect()
 }
 
 fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
@@ -271,168 +282,112 @@ fn variables(args: &MachineArgs) -> Result<Vec<(&OsStr, &OsStr)>, Failure> {
     Ok(variables)
 }
 
+/// How a run looks to who started it.
+pub(crate) struct Look {
+    pub(crate) format: MessageFormat,
+    /// The size of the user's terminal, where the command runs on it.
+    pub(crate) terminal: Option<WindowSize>,
+    /// The user types, and may type that all is to end.
+    pub(crate) quit: Option<mpsc::UnboundedReceiver<()>>,
+}
+
 /// Runs what was prepared and reports.
 pub(crate) fn execute(
-    prepared: Prepared,
+    prepared: session::Prepared,
     args: &MachineArgs,
     streams: Streams,
-    format: MessageFormat,
-    terminal: Option<(WindowSize, Option<mpsc::UnboundedReceiver<()>>)>,
+    look: Look,
     mut interrupts: Interrupts,
 ) -> Result<u8, Failure> {
-    let Prepared { machine: mut prepared, events: event_paths } = prepared;
+    let Look { format, terminal, quit } = look;
+    let interactive = terminal.is_some();
+    let has_agent = prepared.plan.has_agent();
+    let mut prepared = prepared;
     if let Some(collecting) = &prepared.coverage {
         interrupts.remove_unfinished(collecting.dir().to_owned());
     }
-    let mut artifacts = Artifacts::create(args.artifacts.as_deref())?;
-    let event_files = create_event_files(&event_paths)?;
-    prepared.build_image()?;
-    for notice in &prepared.notices {
-        ui::note(notice);
-    }
-    let mut coverage = prepared.coverage.take();
-    let no_kernel = coverage.as_ref().and_then(Collecting::no_kernel).map(str::to_owned);
-    if let Some(why) = &no_kernel {
-        ui::note(&format!("no coverage of the kernel: {why}"));
-    }
-    let has_agent = prepared.plan.has_agent();
-
-    let mut sinks: Vec<Sink> = Vec::new();
-    if let Some(file) = artifacts.file("console", "console.log")? {
-        sinks.push(Box::new(file));
-    }
     if args.verbose || !has_agent {
-        sinks.push(Box::new(stderr()));
+        prepared.resources.console_sinks.push(Box::new(stderr()));
     }
-    let streams = Streams {
-        stdin: streams.stdin,
-        stdout: artifacts.tee("stdout", streams.stdout)?,
-        stderr: artifacts.tee("stderr", streams.stderr)?,
-    };
-
-    if format == MessageFormat::Json {
-        ui::line(
-            &json!({
-                "type": "start", "arch": prepared.plan.arch().name(),
-                "accelerator": prepared.accel.accel.to_string(),
-                "reason": prepared.accel.reason.to_string(),
-            })
-            .to_string(),
-        );
-    } else {
-        ui::status(&format!("{} guest, {}", prepared.plan.arch(), prepared.accel));
-    }
-
+    let announcement = announcement(&prepared, format);
+    let mut announced = false;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::unavailable(&error, None))?;
-    let mut context = Context {
-        arch: prepared.plan.arch(),
-        argv: std::iter::once(prepared.plan.program().to_owned())
-            .chain(prepared.plan.args(Spelling::Executed))
-            .collect(),
-        repeat: quote::join(repeatable(std::env::args_os())),
-        qemu_version: None,
-        kernel: prepared.kernel.clone(),
-        cmdline: prepared.plan.cmdline().map(str::to_owned),
-        initramfs: prepared.initramfs.clone(),
-        mounts: prepared
-            .plan
-            .mounts()
-            .iter()
-            .map(|mount| (mount.source.clone(), mount.target.clone()))
-            .collect(),
-        accel: prepared.accel.clone(),
-        artifacts: Vec::new(),
-        console_tail: Vec::new(),
-        coverage: None,
-    };
-    if artifacts.wanted()
-        && let (None, Some(path)) = (&context.kernel.sha256, &context.kernel.path)
-    {
-        context.kernel.sha256 = assets::sha256(path).ok();
-    }
-    if artifacts.wanted()
-        && let Some(image) = &mut context.initramfs
-        && let (None, Some(path)) = (&image.blake3, &image.path)
-    {
-        let hash = File::open(path).and_then(Hash::of);
-        image.blake3 = hash.ok().map(|hash| hash.to_string());
-    }
-    let (tty, quit) = terminal.unzip();
-    let interactive = tty.is_some();
-    let mut job = prepared.job();
-    if interactive {
-        job.run_limit = None;
-        job.exec = job.exec.map(|exec| Exec { tty, ..exec });
-    }
-    prepared.resources.console_sinks.extend(sinks);
-
-    interrupts.guest_starts();
-    let outcome = runtime.block_on(async {
-        let mut vm = prepared.start()?;
-        if let Some(collecting) = &mut coverage {
-            collecting.started();
-        }
-        let collectors = events::collect(&mut vm, event_files);
-        let console = vm.console().clone();
-        let version = vm.qemu_version_watch();
-        let restore = Raw::new(interactive);
-        let interrupt = interrupts.interrupted(quit.flatten());
-        let outcome = vmtest::vm::run(vm, job, streams, interrupt, |progress| {
-            watch(&progress, args.verbose, format);
-            if let (true, Progress::Running(requests)) = (interactive, &progress) {
-                terminal::follow_size((*requests).clone());
+    let conduct =
+        Conduct { streams, terminal, repeat: quote::join(repeatable(std::env::args_os())) };
+    let raw = Raw::new(interactive);
+    let starter = interrupts.starter();
+    let record =
+        runtime.block_on(prepared.conduct(conduct, interrupts.interrupted(quit), |step| {
+            if matches!(step, Progress::Starting) && !std::mem::replace(&mut announced, true) {
+                starter.guest_starts();
+                announcement.say();
             }
-        })
-        .await;
-        drop(restore);
-        context.console_tail = match outcome.verdict {
-            Verdict::Panicked { .. } => console.panic_lines(20),
-            _ => console.last_lines(20),
-        };
-        context.qemu_version = version.borrow().clone();
-        let mut outcome = outcome;
-        for problem in collectors.finish().await {
-            watch(&Progress::Notice(&problem), args.verbose, format);
-            outcome.notices.push(problem);
-        }
-        Ok::<Outcome, Failure>(outcome)
-    })?;
+            watch(&step, args.verbose, format);
+            if let (true, Progress::Running(command)) = (interactive, &step) {
+                terminal::follow_size((*command).clone());
+            }
+        }));
+    drop(raw);
     // Threads may still sit in a read of stdin or a write to a full pipe; nobody waits for them.
     runtime.shutdown_background();
-
-    // What the command did is told all the same.
-    let finished = coverage.map(|collecting| collecting.finish(&outcome)).transpose();
-    let (collected, lost) = match finished {
-        Ok(collected) => (collected, None),
-        Err(error) => (None, Some(Failure::unavailable(&error, Some(error.hint().to_owned())))),
-    };
-    context.coverage = collected.as_ref().map(|c| (c.dir.clone(), c.record.clone()));
-    let context = artifacts.finish(context, &outcome)?;
+    let record = record?;
     interrupts.guest_is_over();
     if format != MessageFormat::Json {
-        for line in collected.iter().flat_map(|found| found.lines(no_kernel.as_deref())) {
+        let said = record.outcome.notices.iter().find_map(|n| n.strip_prefix(NO_KERNEL_COVERAGE));
+        for line in record.coverage.iter().flat_map(|found| found.lines(said)) {
             ui::note(&line);
         }
     }
-    if outcome.verdict == Verdict::Ready {
+    if record.outcome.verdict == Verdict::Ready {
         // A reader that left is no failure of the guest.
-        let _ = stdout().write_all(findings(&context, &outcome).as_bytes());
+        let _ = stdout().write_all(findings(&record).as_bytes());
     }
-    if interactive && matches!(outcome.verdict, Verdict::Exited(_)) {
+    let code = record.outcome.verdict.exit_code();
+    if interactive && matches!(record.outcome.verdict, Verdict::Exited(_)) {
         // The user typed `exit` and knows; a status is theirs to ask for.
-        return Ok(outcome.verdict.exit_code());
+        return Ok(code);
     }
-    conclude(&context, &outcome, format, args.verbose || !has_agent);
-    match (outcome.verdict.exit_code(), lost) {
-        (0, Some(lost)) => Err(lost),
-        (code, lost) => {
-            lost.iter().for_each(Failure::print);
+    conclude(&record, format, args.verbose || !has_agent);
+    match (&record.coverage_lost, code) {
+        (Some((text, hint)), 0) => Err(Failure::missing(text, hint)),
+        (lost, code) => {
+            lost.iter().for_each(|(text, hint)| Failure::missing(text, hint).print());
             Ok(code)
         }
     }
+}
+
+/// How a notice begins that says why the kernel's coverage is not there.
+const NO_KERNEL_COVERAGE: &str = "no coverage of the kernel: ";
+
+/// What is said of a machine that is about to start.
+enum Announcement {
+    Status(String),
+    Line(String),
+}
+
+impl Announcement {
+    fn say(&self) {
+        match self {
+            Announcement::Status(text) => ui::status(text),
+            Announcement::Line(text) => ui::line(text),
+        }
+    }
+}
+
+fn announcement(prepared: &session::Prepared, format: MessageFormat) -> Announcement {
+    let (arch, accel) = (prepared.plan.arch(), &prepared.accel);
+    if format != MessageFormat::Json {
+        return Announcement::Status(format!("{arch} guest, {accel}"));
+    }
+    let line = json!({
+        "type": "start", "arch": arch.name(), "accelerator": accel.accel.to_string(),
+        "reason": accel.reason.to_string(),
+    });
+    Announcement::Line(line.to_string())
 }
 
 /// Where coverage goes, as far as flags say so. Without them the environment may, for guests that can be asked.
@@ -466,20 +421,6 @@ fn repeatable(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     kept
-}
-
-/// Opens the events' files before anything is started.
-fn create_event_files(events: &[(String, PathBuf)]) -> Result<Vec<(String, File)>, Failure> {
-    events
-        .iter()
-        .map(|(name, path)| match File::create(path) {
-            Ok(file) => Ok((name.clone(), file)),
-            Err(error) => Err(Failure::missing(
-                format!("cannot write the events of `{name}` to `{}`: {error}", path.display()),
-                "--event NAME=FILE names a file that vmtest may write to",
-            )),
-        })
-        .collect()
 }
 
 /// Shows a step.
@@ -524,9 +465,10 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
 }
 
 /// Says how it ended.
-fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_console: bool) {
+fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
+    let outcome = &record.outcome;
     if format == MessageFormat::Json {
-        let mut report = report::to_json(context, outcome);
+        let mut report = run_record::to_json(record);
         report["type"] = "verdict".into();
         ui::line(&report.to_string());
         return;
@@ -543,14 +485,14 @@ fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_co
         verdict,
         Verdict::Exited(_) | Verdict::NotStarted { .. } | Verdict::Interrupted { .. }
     ) {
-        if !seen_console && !context.console_tail.is_empty() {
+        if !seen_console && !record.console_tail.is_empty() {
             ui::note(match verdict {
                 Verdict::Panicked { .. } => "the console around the panic:",
                 _ => "the console's last lines:",
             });
-            ui::excerpt(&context.console_tail);
+            ui::excerpt(&record.console_tail);
         }
-        if outcome.hello.is_none() && context.console_tail.is_empty() {
+        if outcome.hello.is_none() && record.console_tail.is_empty() {
             ui::note("the guest's console said nothing");
         }
     }
@@ -560,24 +502,25 @@ fn conclude(context: &Context, outcome: &Outcome, format: MessageFormat, seen_co
     if let Verdict::NotStarted { code: 127, .. } = verdict {
         ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
     }
-    match context.artifacts.first().and_then(|(_, path)| path.parent()) {
+    match record.artifacts.first().and_then(|(_, path)| path.parent()) {
         Some(dir) => ui::note(&format!("artifacts: {}", dir.display())),
         None => ui::hint(
             "`--artifacts DIR` keeps the console, both streams and run.json; `-v` shows the console",
         ),
     }
-    ui::note(&format!("repeat it: {}", context.repeat.display()));
+    ui::note(&format!("repeat it: {}", record.repeat.display()));
 }
 
 /// What a run without a command found.
-fn findings(context: &Context, outcome: &Outcome) -> String {
+fn findings(record: &RunRecord) -> String {
+    let outcome = &record.outcome;
     let Some(hello) = &outcome.hello else { return String::new() };
     let mut text = String::new();
     let mut row = |name: &str, value: String| text.push_str(&format!("{name:12} {value}\n"));
-    row("guest", format!("{} ({})", context.arch, hello.machine));
+    row("guest", format!("{} ({})", record.arch, hello.machine));
     row("kernel", format!("Linux {}", hello.kernel_release));
-    row("accelerator", context.accel.to_string());
-    if let Some(version) = &context.qemu_version {
+    row("accelerator", record.accel.to_string());
+    if let Some(version) = &record.qemu_version {
         row("QEMU", version.clone());
     }
     row("processors", hello.cpus.to_string());
@@ -590,7 +533,7 @@ fn findings(context: &Context, outcome: &Outcome) -> String {
     if !hello.modules.is_empty() {
         row("modules", hello.modules.join(" "));
     }
-    for (source, target) in &context.mounts {
+    for (source, target) in &record.mounts {
         row("share", format!("{target} ({source})"));
     }
     let channels: Vec<&str> = hello

@@ -11,11 +11,16 @@ use vmtest::vm::Streams;
 use super::error::Failure;
 use super::interrupt::Interrupts;
 use super::options::ShellArgs;
-use super::run::{dry_run, execute, prepare};
+use super::run::{Look, dry_run, execute, note_failure, prepare};
 use super::terminal::{self, Keys};
 use super::ui::{self, MessageFormat};
 
 pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
+    let artifacts = args.machine.artifacts.clone();
+    run_shell(args, environment).inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
+}
+
+fn run_shell(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
     let argv =
         if args.command.is_empty() { vec![OsString::from("sh")] } else { args.command.clone() };
     let mut command = Command::from_argv(argv);
@@ -25,7 +30,7 @@ pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Fail
     let interrupts = Interrupts::listen()?;
     let prepared = prepare(&args.machine, environment, command, None)?;
     if args.machine.dry_run {
-        return dry_run(&prepared.machine.plan);
+        return dry_run(&prepared.plan);
     }
     let interactive = stdin().is_terminal();
     let (quit, ended) = mpsc::unbounded_channel();
@@ -37,7 +42,10 @@ pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Fail
     };
     let streams =
         Streams { stdin: Some(keys), stdout: Box::new(stdout()), stderr: Box::new(sink()) };
-    let ended = interactive.then_some(ended);
-    let terminal = Some((terminal::size(), ended));
-    execute(prepared, &args.machine, streams, MessageFormat::Text, terminal, interrupts)
+    let look = Look {
+        format: MessageFormat::Text,
+        terminal: Some(terminal::size()),
+        quit: interactive.then_some(ended),
+    };
+    execute(prepared, &args.machine, streams, look, interrupts)
 }

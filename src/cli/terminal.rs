@@ -5,7 +5,8 @@ use std::io::{self, Read, stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use vmtest_guest::proto::{Request, WindowSize};
+use vmtest::vm::CommandHandle;
+use vmtest_guest::proto::WindowSize;
 
 /// Prefix of commands to vmtest itself, as in QEMU and minicom.
 const ESCAPE: u8 = 0x01; // Ctrl-A
@@ -45,14 +46,12 @@ pub(crate) fn size() -> WindowSize {
     }
 }
 
-/// Tells the guest of each new size.
-pub(crate) fn follow_size(requests: mpsc::UnboundedSender<Request>) {
+/// Tells the command's terminal of each new size.
+pub(crate) fn follow_size(command: CommandHandle) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
-            if requests.send(Request::Resize { size: size() }).is_err() {
-                break;
-            }
+            command.resize(size());
         }
     });
 }

@@ -9,6 +9,7 @@
 pub mod cobertura;
 #[cfg(feature = "coverage")]
 mod collect;
+mod collected;
 mod elf;
 #[cfg(feature = "coverage")]
 mod error;
@@ -44,6 +45,7 @@ mod text;
 #[cfg(feature = "coverage")]
 mod tools;
 
+pub use collected::Collected;
 #[cfg(feature = "coverage")]
 pub use error::Error;
 pub use instrumented::is_instrumented;

@@ -19,6 +19,15 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// another device.
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError>;
 
+    /// Whether a guest that was saved with it may be resumed later: what the guest knows of it then must
+    /// still be true. The error says what would not be, as the end of "cold: ".
+    ///
+    /// # Errors
+    /// The reason. By default that nothing is known of it.
+    fn resumable(&self) -> Result<(), &'static str> {
+        Err("it has a device of which vmtest does not know whether it can be saved")
+    }
+
     /// Whether the guest's root file system is on it, so that no image has to bring one.
     fn is_root(&self) -> bool {
         false

@@ -13,6 +13,7 @@ mod planner;
 mod service;
 mod tag;
 mod value;
+mod warm;
 
 pub use crate::argv::FIRST_FD;
 pub use device::Device;

@@ -323,7 +323,13 @@ impl Planner {
     }
 
     /// The plan of all that was added.
-    pub(crate) fn finish(mut self, program: OsString, cmdline: Option<String>) -> Plan {
+    pub(crate) fn finish(
+        mut self,
+        program: OsString,
+        cmdline: Option<String>,
+        memory_mib: u64,
+        cold: Option<&'static str>,
+    ) -> Plan {
         // Linux names disks in the order in which their drivers come: SCSI before AHCI.
         self.modules.sort_by_key(|module| module == "ahci");
         Plan {
@@ -341,6 +347,8 @@ impl Planner {
             needs: self.needs,
             services: self.services,
             agent: self.agent,
+            memory_mib,
+            cold,
         }
     }
 }

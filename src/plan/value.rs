@@ -34,6 +34,8 @@ pub struct Plan {
     pub(super) needs: Vec<Need>,
     pub(super) services: Vec<Arc<dyn Service>>,
     pub(super) agent: bool,
+    pub(super) memory_mib: u64,
+    pub(super) cold: Option<&'static str>,
 }
 
 /// A path of the host that has to be there when the machine is started.
@@ -86,6 +88,12 @@ pub enum FileSource {
     PrivateCopy(PathBuf),
     /// Whatever this makes.
     Made(Arc<dyn MakeFile>),
+    /// The guest's memory: made for a guest that is to be saved, given for one that is resumed.
+    Memory,
+    /// What QEMU knows of a machine besides its memory: as the memory.
+    State,
+    /// Nothing: `/dev/null`.
+    Nothing,
 }
 
 /// A stream between QEMU and the host side.
@@ -236,12 +244,15 @@ impl Plan {
         FIRST_FD as usize + self.files.len() + before
     }
 
+    /// The path under which QEMU sees an inherited file.
+    pub(super) fn executed_path(&self, FileId(index): FileId) -> OsString {
+        format!("/proc/self/fd/{}", FIRST_FD as usize + index).into()
+    }
+
     fn spell(&self, part: &Part, spelling: Spelling) -> OsString {
         match (part, spelling) {
-            (Part::Text(text), _) => text.clone(),
-            (Part::File(FileId(index)), Spelling::Executed) => {
-                format!("/proc/self/fd/{}", FIRST_FD as usize + index).into()
-            }
+            (Part::Text(text) | Part::OfRun(text), _) => text.clone(),
+            (Part::File(id), Spelling::Executed) => self.executed_path(*id),
             (Part::File(FileId(index)), Spelling::Typed) => {
                 let file = &self.files[*index];
                 match &file.source {

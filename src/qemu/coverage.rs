@@ -24,6 +24,10 @@ pub struct CoverageShare {
 }
 
 impl Device for CoverageShare {
+    fn resumable(&self) -> Result<(), &'static str> {
+        if self.kernel { Err("its kernel counts from its start") } else { Ok(()) }
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let share = P9Share {
             dir: self.dir.clone(),
@@ -52,7 +56,7 @@ mod tests {
     use crate::arch::Arch;
     use crate::options::Options;
     use crate::plan::Spelling;
-    use crate::qemu::AgentPorts;
+    use crate::qemu::AgentPort;
 
     use super::*;
 
@@ -60,7 +64,7 @@ mod tests {
     fn a_share_for_programs_and_a_port_for_the_kernel() {
         for kernel in [false, true] {
             let mut options = Options::new(Arch::Riscv64);
-            options.device(AgentPorts);
+            options.device(AgentPort);
             options.device(CoverageShare { dir: "/cov/a, b".into(), kernel });
             let plan = options.plan().unwrap();
             let argv = plan.args(Spelling::Executed);

@@ -150,6 +150,10 @@ pub enum ParseDriveError {
 }
 
 impl Device for Drive {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Err("it has seen its drive, which may have changed since")
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         if self.interface == DriveInterface::Ahci && self.read_only {
             return Err(PlanError::Other(

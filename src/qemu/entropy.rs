@@ -10,6 +10,10 @@ use crate::plan::{Device, PlanError, Planner};
 pub struct Entropy;
 
 impl Device for Entropy {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let id = planner.id("rng");
         let source = QemuOpt::new("rng-random").kv("id", &id).kv("filename", "/dev/urandom");

@@ -18,7 +18,7 @@ mod readonly_dir;
 pub use crate::argv::{ChannelId, FileId, IdAllocator, QemuOpt};
 pub use crate::net::{Cidr, HostForward, Mac, NetError, ParseNetError, Protocol};
 pub use crate::plan::{Device, MOUNT_TAG_MAX, TagError};
-pub use agent::AgentPorts;
+pub use agent::AgentPort;
 pub use coverage::CoverageShare;
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;

@@ -55,7 +55,7 @@ pub(super) fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, P
     let id = planner.id("fsdev");
     let mut backend = QemuOpt::new("local")
         .kv("id", &id)
-        .kv("path", &share.dir)
+        .kv_of_run("path", &share.dir)
         .kv("security_model", share.ownership.security_model())
         // A directory may span file systems; without this QEMU warns, and inode numbers collide.
         .kv("multidevs", "remap");
@@ -72,6 +72,11 @@ pub(super) fn attach(planner: &mut Planner, share: &P9Share) -> Result<String, P
 }
 
 impl Device for P9Share {
+    /// A share is mounted after the guest was resumed; until then nothing of it is known.
+    fn resumable(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         TagError::check(&self.tag)?;
         let id = attach(planner, self)?;
@@ -106,6 +111,10 @@ pub struct P9Root {
 }
 
 impl Device for P9Root {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Err("its root file system is a share, which is mounted while it boots")
+    }
+
     fn is_root(&self) -> bool {
         true
     }

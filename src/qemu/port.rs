@@ -11,6 +11,10 @@ pub struct EventPort {
 }
 
 impl Device for EventPort {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         if self.name.is_empty() || self.name.contains(['/', '\n', '\0']) {
             return Err(PlanError::OutOfRange {

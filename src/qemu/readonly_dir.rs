@@ -20,6 +20,10 @@ pub struct ReadOnlyDir {
 }
 
 impl Device for ReadOnlyDir {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Err("it has seen its read-only directory, which may have changed since")
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let label = format!("{}.vfat", self.dir.display());
         let image = planner.file(label, FileSource::VfatImage(self.dir.clone()));

@@ -12,7 +12,7 @@ use crate::coverage::run_dir::RunDirError;
 use crate::initramfs::Problems;
 use crate::options::EnvironmentError;
 use crate::plan::PlanError;
-use crate::vm::StartError;
+use crate::vm::{GuestError, StartError};
 
 /// A machine could not be prepared. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,36 @@ pub enum Error {
     /// No temporary file for the image.
     #[error("cannot write the initramfs into a temporary file")]
     Temporary(#[source] io::Error),
+    /// A saved guest is insisted on, and this machine's cannot be.
+    #[error("`--warm on` is asked for, and this guest has to boot: {reason}")]
+    ColdOnly {
+        /// Why.
+        reason: String,
+    },
+    /// A file of the run cannot be written: an artifact, an event file.
+    #[error("cannot {what} `{}`", .path.display())]
+    Write {
+        /// What was tried: `make`, `write the events of …`.
+        what: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest did not get ready.
+    #[error("the guest did not get ready")]
+    NotReady {
+        /// Why.
+        #[source]
+        why: GuestError,
+    },
+    /// The user ended it before there was a guest.
+    #[error("interrupted by {signal}")]
+    Interrupted {
+        /// The signal.
+        signal: &'static str,
+    },
     /// QEMU cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -191,7 +221,12 @@ impl Error {
             Error::Sysroot { .. } => {
                 "--sysroot names the directory that holds the guest's /usr and /lib".into()
             }
-            Error::Base(_) | Error::Runtime(_) => return None,
+            Error::ColdOnly { .. } => "`--warm auto` boots where a guest has to".into(),
+            Error::Write { .. } => "name a place that vmtest may write to".into(),
+            Error::Base(_)
+            | Error::Runtime(_)
+            | Error::NotReady { .. }
+            | Error::Interrupted { .. } => return None,
             Error::Image(problems) => {
                 let hints = problems.hints().join("\nhint: ");
                 return (!hints.is_empty()).then_some(hints);

@@ -3,15 +3,19 @@
 //!
 //! The command line and the library go through [`prepare`], so that both boot the same machine.
 
+mod artifacts;
 mod base;
 mod command;
+mod conduct;
 mod coverage;
 mod error;
+mod events;
+mod front;
+mod image;
 mod kernel;
-mod run;
+mod warm;
+mod wish;
 
-use std::fs::File;
-use std::io::{self, Seek, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,21 +24,26 @@ use vmtest_guest::proto::{self, Exec};
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
 use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
-use crate::configure::{Config, Coverage, ImagePart};
-use crate::initramfs::{Hash, ImageSpec};
-use crate::options::{Boot, Environment, Initramfs, QemuCommand};
+use crate::configure::{Config, Coverage};
+use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
 use crate::plan::Plan;
 use crate::qemu::Firmware;
-use crate::report::{ImageIdentity, KernelIdentity};
+use crate::run_record::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
-use crate::vm::{Job, Resources, StartError, Vm};
+use crate::vm::{Resources, Vm};
+use image::{Files, Planned, Remarks};
+use kernel::{FoundKernel, readable};
 
+pub use crate::coverage::Collected;
+pub use crate::options::WarmMode;
+pub use artifacts::record_failed_start;
 pub use base::{Base, BaseError};
 pub use command::{Command, destination, on_host};
-pub use coverage::{Collected, Collecting};
+pub use conduct::Conduct;
+pub use coverage::Collecting;
 pub use error::Error;
-use kernel::{FoundKernel, readable};
-pub use run::{Finished, NotPassed, configure, run, start};
+pub use front::{Finished, NotPassed, boot, prepare_with, run, start};
+pub use warm::Outlook;
 
 /// What process 1 of the guest is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,26 +81,17 @@ pub struct Prepared {
     pub resources: Resources,
     /// The run's coverage, if it is wanted.
     pub coverage: Option<Collecting>,
-    image: Option<Image>,
+    /// Whether a saved guest may be resumed, and this one be saved.
+    warm: wish::Wish,
+    event_files: Vec<(String, PathBuf)>,
+    artifacts: Option<PathBuf>,
+    image: Option<Planned>,
 }
 
 impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Prepared").field("plan", &self.plan).finish_non_exhaustive()
     }
-}
-
-/// An image that is still to be built.
-#[expect(clippy::large_enum_variant, reason = "there is one")]
-enum Image {
-    Ready(PathBuf),
-    Build {
-        base: Base,
-        sysroot: Option<PathBuf>,
-        parts: Vec<ImagePart>,
-        command: Option<(PathBuf, std::ffi::OsString)>,
-        before: Option<PathBuf>,
-    },
 }
 
 /// The guest's architecture: the given one, else `VMTEST_ARCH`, else the host's.
@@ -117,11 +117,10 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
         Some(nowhere) if error.is_missing_asset() => nowhere.into(),
         _ => error,
     };
-    let prepared = prepare_with(config, environment, init, &guest);
-    prepared.map_err(missing)
+    prepare_from(config, environment, init, &guest).map_err(missing)
 }
 
-fn prepare_with(
+fn prepare_from(
     config: Config,
     environment: &Environment,
     init: Init,
@@ -138,16 +137,14 @@ fn prepare_with(
         default_firmware,
         boot_timeout,
         coverage,
+        warm,
+        event_files,
+        artifacts,
         mut resources,
     } = config;
     let arch = options.arch;
     if default_firmware && options.firmware.is_none() {
-        let pinned = |firmware: &FirmwareAsset| Firmware {
-            code: firmware.code.path.clone(),
-            vars: firmware.vars.path.clone(),
-        };
-        let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
-        options.firmware = Some(firmware.ok_or(Error::NoFirmware { arch })?);
+        options.firmware = Some(pinned_firmware(arch, guest, environment)?);
     }
     let uefi = options.firmware.is_some();
     let kernel = kernel::find(arch, &choice, modules, environment, guest, uefi)?;
@@ -175,33 +172,15 @@ fn prepare_with(
     let switches_root =
         !agent && initramfs.is_none() && options.devices.iter().any(|device| device.is_root());
     let ours = agent || switches_root;
-    if let Some(kernel) = &kernel {
-        options.boot = Boot::Kernel {
-            image: kernel.path.clone(),
-            initramfs: match &initramfs {
-                _ if ours => Initramfs::Built,
-                Some(path) => Initramfs::Path(path.clone()),
-                None => Initramfs::None,
-            },
-        };
-        options.kernel_file.clone_from(&kernel.unpacked);
-        options = options.with_environment(environment);
-    } else {
-        // A disk was asked for: a kernel in the environment does not change that.
-        let environment = Environment { kernel: None, ..environment.clone() };
-        options = options.with_environment(&environment);
+    let mut options = boots(options, kernel.as_ref(), initramfs.as_deref(), ours, environment);
+    for event in &event_files {
+        options.device(crate::qemu::EventPort { name: event.0.clone() });
     }
-    if agent {
-        options.devices.insert(0, std::sync::Arc::new(crate::qemu::AgentPorts));
-    }
-    if ours {
-        options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
-    }
-    let mut collecting = None;
     // A directory in the environment is for those guests that can be asked.
     let everywhere = environment.coverage.as_ref().filter(|_| agent);
     let coverage =
         coverage.or_else(|| everywhere.map(|dir| Coverage { dir: dir.clone(), name: None }));
+    let mut collecting = None;
     if let Some(wanted) = &coverage {
         let Init::Agent(command) = &init else { return Err(Error::CoverageWithoutAgent) };
         let program = command.as_ref().and_then(Command::program);
@@ -209,42 +188,39 @@ fn prepare_with(
         options.device(prepared.device(&mut resources)?);
         collecting = Some(prepared);
     }
+    if agent {
+        options.device(crate::qemu::AgentPort);
+    }
     let plan = options.plan()?;
     for need in plan.needs().iter().filter(|need| !need.directory) {
         readable(need.what, &need.path)?;
     }
 
-    let mut exec = None;
-    let mut command_file = None;
-    if let Init::Agent(Some(command)) = &init {
-        let (resolved, file) = command.resolve(sysroot.as_deref());
-        exec = Some(resolved);
-        command_file = file;
-    }
+    let (mut exec, command) = match &init {
+        Init::Agent(Some(command)) => {
+            let (exec, file) = command.resolve(sysroot.as_deref());
+            (Some(exec), file)
+        }
+        _ => (None, None),
+    };
     if let (Some(exec), Some(_)) = (&mut exec, &collecting) {
         coverage::tell(exec);
     }
-    let given = |path: &PathBuf| ImageIdentity {
-        path: Some(path.clone()),
-        bytes: path.metadata().ok().map(|metadata| metadata.len()),
-        blake3: None,
-    };
-    let mut identity = initramfs.as_ref().map(given);
+    let has_shell = guest.shell.is_some();
+    let files = Files { arch, sysroot, parts, command, has_shell };
+    let mut identity = initramfs.as_deref().map(given_image);
     let image = match (&environment.initramfs_override, &kernel) {
         (_, None) => None,
         _ if !ours => None,
         (Some(path), _) => {
             readable("initramfs", path)?;
-            identity = Some(given(path));
-            Some(Image::Ready(path.clone()))
+            identity = Some(given_image(path));
+            Some(Planned::Ready(path.clone()))
         }
-        (None, Some(kernel)) => Some(Image::Build {
-            base: base(arch, guest, kernel, &plan)?,
-            sysroot,
-            parts,
-            command: command_file,
-            before: initramfs,
-        }),
+        (None, Some(kernel)) => {
+            let base = Box::new(base(arch, guest, kernel, &plan)?);
+            Some(Planned::Build { base, before: initramfs, files: Some(files) })
+        }
     };
     let (default_boot, default_run) = default_limits(accel.accel);
     let kernel =
@@ -261,36 +237,96 @@ fn prepare_with(
         notices: Vec::new(),
         resources,
         coverage: collecting,
+        warm: wish::Wish {
+            mode: warm.or(environment.warm).unwrap_or_default(),
+            cache_dir: environment.cache_dir.clone(),
+        },
+        event_files,
+        artifacts,
         image,
     })
 }
 
+/// The firmware of the environment, else the pinned one.
+fn pinned_firmware(
+    arch: Arch,
+    guest: &GuestAssets,
+    environment: &Environment,
+) -> Result<Firmware, Error> {
+    let pinned = |firmware: &FirmwareAsset| Firmware {
+        code: firmware.code.path.clone(),
+        vars: firmware.vars.path.clone(),
+    };
+    let firmware = environment.firmware().or_else(|| guest.firmware.as_ref().map(pinned));
+    firmware.ok_or(Error::NoFirmware { arch })
+}
+
+/// What is booted, with what the environment says.
+fn boots(
+    mut options: Options,
+    kernel: Option<&FoundKernel>,
+    initramfs: Option<&std::path::Path>,
+    ours: bool,
+    environment: &Environment,
+) -> Options {
+    if ours {
+        options.kernel_args.insert(0, format!("rdinit={}", proto::GUEST_PROGRAM));
+    }
+    let Some(kernel) = kernel else {
+        // A disk was asked for: a kernel in the environment does not change that.
+        let environment = Environment { kernel: None, ..environment.clone() };
+        return options.with_environment(&environment);
+    };
+    options.boot = Boot::Kernel {
+        image: kernel.path.clone(),
+        initramfs: match initramfs {
+            _ if ours => Initramfs::Built,
+            Some(path) => Initramfs::Path(path.to_owned()),
+            None => Initramfs::None,
+        },
+    };
+    options.kernel_file.clone_from(&kernel.unpacked);
+    options.with_environment(environment)
+}
+
+/// What is known of an image that was given.
+fn given_image(path: &std::path::Path) -> ImageIdentity {
+    ImageIdentity {
+        path: Some(path.to_owned()),
+        bytes: path.metadata().ok().map(|metadata| metadata.len()),
+        blake3: None,
+    }
+}
+
 impl Prepared {
-    /// Builds the image, if one is needed and not yet built.
+    /// Builds the image with everything in it, if one is needed and not yet built.
     ///
     /// # Errors
     /// [`Error`] for what cannot be put into it.
     pub fn build_image(&mut self) -> Result<(), Error> {
-        match self.image.take() {
+        self.build(true)
+    }
+
+    /// Builds the image, if one is needed and not yet built; `whole` with the user's files, which the
+    /// guest gets later otherwise.
+    fn build(&mut self, whole: bool) -> Result<(), Error> {
+        match &mut self.image {
             None => Ok(()),
-            Some(Image::Ready(path)) => {
+            Some(Planned::Ready(path)) => {
                 let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
-                self.resources.initramfs = Some(File::open(&path).map_err(read)?);
+                self.resources.initramfs = Some(std::fs::File::open(&path).map_err(read)?);
+                self.image = None;
                 Ok(())
             }
-            Some(image) => {
-                let (file, identity) = build(image, &mut self.notices, self.coverage.as_mut())?;
-                // The archive and what it unpacks to are in memory at the same time, and Linux gives
-                // the root file system half of it.
-                let memory = self.memory_bytes;
-                if let Some(bytes) = identity.bytes.filter(|bytes| 2 * bytes > memory) {
-                    self.notices.push(format!(
-                        "the image is {} MiB, and the guest has {} MiB to hold and to unpack it: give \
-                         it more with --memory",
-                        bytes >> 20,
-                        memory >> 20
-                    ));
+            Some(Planned::Build { base, before, files }) => {
+                let files = if whole { files.take() } else { None };
+                let mut remarks =
+                    Remarks { notices: &mut self.notices, collecting: self.coverage.as_mut() };
+                let (file, identity) = image::build(base, before.take(), files, &mut remarks)?;
+                if whole {
+                    self.image = None;
                 }
+                self.check_size(&identity);
                 self.resources.initramfs = Some(file);
                 self.initramfs = Some(identity);
                 Ok(())
@@ -298,12 +334,17 @@ impl Prepared {
         }
     }
 
-    /// What the agent is to do, and for how long.
-    pub fn job(&self) -> Job {
-        Job {
-            exec: self.exec.clone(),
-            boot_limit: self.boot_limit,
-            run_limit: Some(self.run_limit),
+    /// The archive and what it unpacks to are in memory at the same time, and Linux gives the root file
+    /// system half of it.
+    fn check_size(&mut self, image: &ImageIdentity) {
+        let memory = self.memory_bytes;
+        if let Some(bytes) = image.bytes.filter(|bytes| 2 * bytes > memory) {
+            self.notices.push(format!(
+                "the image is {} MiB, and the guest has {} MiB to hold and to unpack it: give it more \
+                 with --memory",
+                bytes >> 20,
+                memory >> 20
+            ));
         }
     }
 
@@ -319,7 +360,7 @@ impl Prepared {
         if let Some(collecting) = &mut self.coverage {
             collecting.started();
         }
-        Vm::start(self.plan, self.resources).map_err(|error: StartError| error.into())
+        Ok(Vm::start(self.plan, self.resources)?)
     }
 }
 
@@ -358,60 +399,4 @@ fn base(arch: Arch, guest: &GuestAssets, kernel: &FoundKernel, plan: &Plan) -> R
         modules: plan.modules().to_vec(),
         optional_modules: plan.optional_modules().to_vec(),
     })
-}
-
-/// Puts the image together: the base, the user's parts, the command.
-fn build(
-    image: Image,
-    notices: &mut Vec<String>,
-    collecting: Option<&mut Collecting>,
-) -> Result<(File, ImageIdentity), Error> {
-    let Image::Build { base, sysroot, parts, command, before } = image else {
-        unreachable!("only images that are to be built come here")
-    };
-    let mut builder = ImageSpec::new(base.arch);
-    base.add_to(&mut builder)?;
-    if let Some(sysroot) = &sysroot {
-        builder.sysroot(sysroot);
-    }
-    if base.shell.is_some() {
-        // The guest program links these to its shell where nothing else is there.
-        builder.provided(["/bin/sh", "/usr/bin/env"]);
-    }
-    for part in parts {
-        part(&mut builder);
-    }
-    if let Some((path, dest)) = &command {
-        builder.by("the command");
-        builder.binary_os(path, Some(dest));
-    }
-    let image = builder.finish()?;
-    notices.extend_from_slice(image.notices());
-    if let Some(collecting) = collecting {
-        collecting.note_objects(&image);
-    }
-
-    let mut file = tempfile::tempfile().map_err(Error::Temporary)?;
-    let hash = match &before {
-        None => image.write_to_file(&file)?.blake3,
-        Some(path) => {
-            let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
-            let mut first = File::open(path).map_err(read)?;
-            io::copy(&mut first, &mut file).map_err(Error::Temporary)?;
-            pad(&mut file).map_err(Error::Temporary)?;
-            image.write_to(&mut file)?;
-            file.rewind().map_err(Error::Temporary)?;
-            Hash::of(&file).map_err(Error::Temporary)?
-        }
-    };
-    file.rewind().map_err(Error::Temporary)?;
-    let bytes = file.metadata().map_err(Error::Temporary)?.len();
-    Ok((file, ImageIdentity { path: None, bytes: Some(bytes), blake3: Some(hash.to_string()) }))
-}
-
-/// Zeros up to a boundary of 4 bytes, and 4 more: the kernel wants a segment to be aligned, and its
-/// lz4 needs zeros behind its data (tried with Linux 6.12).
-fn pad(file: &mut File) -> io::Result<()> {
-    let len = file.stream_position()?;
-    file.write_all(&[0; 8][..4 + (4 - len as usize % 4) % 4])
 }

@@ -80,7 +80,7 @@ pub fn run(
         // The tests' results are worth more than their profile.
         if let Err(error) = std::fs::copy(share.path().join(PROFILE), &to) {
             let text = format!("VMTEST_GO_PROFILE: no profile at {}: {error}", to.display());
-            finished.outcome.notices.push(text);
+            finished.record.outcome.notices.push(text);
         }
     }
     match read_event_file::<TestEvent>(share.path().join("results.json")) {

@@ -62,7 +62,7 @@ pub struct Report {
 impl Report {
     /// Whether the run passed and no test failed. A run without a test has not passed.
     pub fn passed(&self) -> bool {
-        self.finished.outcome.verdict.passed()
+        self.finished.record.outcome.verdict.passed()
             && !self.tests.is_empty()
             && self.tests.iter().all(TestResult::good)
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Report {
                 writeln!(f, "    {line}")?;
             }
         }
-        write!(f, "the run: {}", self.finished.outcome.verdict)
+        write!(f, "the run: {}", self.finished.record.outcome.verdict)
     }
 }
 
@@ -111,7 +111,7 @@ pub enum ProgramsError {
         source: std::io::Error,
     },
     /// The programs said nothing that could be understood.
-    #[error("no results came from the guest: {}", .finished.outcome.verdict)]
+    #[error("no results came from the guest: {}", .finished.record.outcome.verdict)]
     NoResults {
         /// The run.
         finished: Box<Finished>,

@@ -46,7 +46,7 @@ fn judge(mut finished: Finished, script: &str) -> Result<Finished, Error> {
         let kept = stderr.lines().filter(|line| !line.starts_with(MARK));
         finished.stderr = kept.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes();
     }
-    let status = match finished.outcome.verdict {
+    let status = match finished.record.outcome.verdict {
         Verdict::Exited(ExitStatus::Code(0)) => return Ok(finished),
         Verdict::Exited(status) => status,
         _ => return Err(Error::NotEnded { finished: Box::new(finished) }),
@@ -81,7 +81,7 @@ pub enum Error {
         finished: Box<Finished>,
     },
     /// The guest did not run it to its end.
-    #[error("the script did not end: {}", .finished.outcome.verdict)]
+    #[error("the script did not end: {}", .finished.record.outcome.verdict)]
     NotEnded {
         /// The run.
         finished: Box<Finished>,
@@ -106,24 +106,14 @@ fn failed(line: Option<usize>, text: &str, status: ExitStatus, finished: &Finish
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::{Outcome, Phases};
 
     fn finished(verdict: Verdict, stderr: &str) -> Finished {
         Finished {
-            outcome: Outcome {
-                port_forwards: Vec::new(),
-                verdict,
-                hello: None,
-                phases: Phases::default(),
-                notices: Vec::new(),
-                output_bytes: (0, 0),
-                kernel_counters: None,
-            },
+            record: crate::run_record::of(verdict),
             stdout: Vec::new(),
             stderr: stderr.into(),
             console: Vec::new(),
             cmdline: Default::default(),
-            coverage: None,
         }
     }
 

@@ -1,19 +1,30 @@
 //! The machine's console: always drained, wholly kept, searchable while it grows.
 //!
-//! A full console blocks the guest, so a task reads it whether anybody looks or not. Any number of
-//! [`Cursor`]s read the transcript, each from its own position.
+//! A full console blocks the guest, so a thread reads it whether anybody looks or not. A sink that does
+//! not take what it gets stops that thread, and through QEMU the guest's console, but neither limits nor
+//! signals. Any number of [`Cursor`]s read the transcript, each from its own position.
 
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regex::bytes::Regex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
 /// What Linux prints when it panics (`kernel/panic.c`).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
+
+/// What Linux prints when it stops for good without switching off (`kernel/reboot.c`).
+const HALT: &[u8] = b"reboot: System halted";
+
+/// What a kernel says last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastWords {
+    Panic,
+    Halt,
+}
 
 /// How long the console is left alone after it was read. A UART says one byte at a time; waking up for
 /// each costs the guest's processor a system call that wakes a thread. A pipe holds 64 KiB: filling it
@@ -40,17 +51,17 @@ struct Shared {
 struct Progress {
     len: usize,
     closed: bool,
-    panicked: bool,
+    /// How often the kernel has said its last words, and the words.
+    last_words: (usize, Option<LastWords>),
 }
 
 impl Console {
     /// `output` is what the machine says, `input` what it hears.
     pub(crate) fn new(
-        output: PipeReader,
+        mut output: PipeReader,
         input: PipeWriter,
         mut sinks: Vec<Sink>,
     ) -> io::Result<Console> {
-        let mut read = pipe::Receiver::from_owned_fd(output.into())?;
         let mut write = pipe::Sender::from_owned_fd(input.into())?;
         let shared = Arc::new(Shared {
             transcript: Mutex::default(),
@@ -59,19 +70,20 @@ impl Console {
         let (input, mut typed) = mpsc::unbounded_channel::<Vec<u8>>();
 
         let reader = Arc::clone(&shared);
-        tokio::spawn(async move {
+        std::thread::Builder::new().name("vmtest-console".into()).spawn(move || {
             let mut buffer = vec![0; 16 << 10];
-            while let Ok(n @ 1..) = read.read(&mut buffer).await {
+            while let Ok(n @ 1..) = output.read(&mut buffer) {
+                // First of all: whoever waits for a text shall not wait for a sink.
+                reader.push(&buffer[..n]);
                 sinks.retain_mut(|sink| {
                     sink.write_all(&buffer[..n]).and_then(|()| sink.flush()).is_ok()
                 });
-                reader.push(&buffer[..n]);
-                tokio::time::sleep(GATHER).await;
+                std::thread::sleep(GATHER);
             }
             // Before the end is told: a sink may print its last line when it is dropped.
             drop(sinks);
             reader.progress.send_modify(|progress| progress.closed = true);
-        });
+        })?;
         tokio::spawn(async move {
             while let Some(bytes) = typed.recv().await {
                 if write.write_all(&bytes).await.is_err() {
@@ -123,12 +135,23 @@ impl Console {
         Cursor { shared: Arc::clone(&self.shared), position: 0 }
     }
 
-    /// Waits until the guest's kernel says that it panics. Never ends if it does not.
-    pub(crate) async fn panicked(&self) {
+    /// Waits until the guest's kernel says its last words, more often than `heard` times. Returns them, and
+    /// how often it has by then. Never ends if it does not.
+    pub(crate) async fn last_words(&self, heard: usize) -> (LastWords, usize) {
         let mut progress = self.shared.progress.subscribe();
-        if progress.wait_for(|progress| progress.panicked).await.is_err() {
-            std::future::pending::<()>().await;
+        let said = progress.wait_for(|progress| progress.last_words.0 > heard).await;
+        match said.map(|progress| progress.last_words) {
+            Ok((count, Some(words))) => (words, count),
+            _ => std::future::pending().await,
         }
+    }
+
+    /// Whether the console says anything within `limit`.
+    pub(crate) async fn speaks_within(&self, limit: Duration) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let len = progress.borrow_and_update().len;
+        let more = progress.wait_for(|progress| progress.len > len);
+        matches!(tokio::time::timeout(limit, more).await, Ok(Ok(_)))
     }
 
     /// Waits until QEMU has closed the console.
@@ -152,14 +175,25 @@ impl Shared {
 
     fn push(&self, bytes: &[u8]) {
         let mut transcript = self.lock();
-        let from = transcript.len().saturating_sub(PANIC.len());
+        let before = transcript.len();
         transcript.extend_from_slice(bytes);
-        let panicked = find(&transcript[from..], PANIC).is_some();
+        // Words that have ended in what is new.
+        let ended = |words: &[u8]| {
+            let from = before.saturating_sub(words.len() - 1);
+            find(&transcript[from..], words).is_some()
+        };
+        let words = if ended(PANIC) {
+            Some(LastWords::Panic)
+        } else {
+            ended(HALT).then_some(LastWords::Halt)
+        };
         let len = transcript.len();
         drop(transcript);
         self.progress.send_modify(|progress| {
             progress.len = len;
-            progress.panicked |= panicked;
+            if words.is_some() {
+                progress.last_words = (progress.last_words.0 + 1, words);
+            }
         });
     }
 }
@@ -430,7 +464,7 @@ mod tests {
         let (console, _says, mut guest) = machine();
         console.send_line("ls");
         let mut line = [0; 3];
-        guest.read_exact(&mut line).await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut guest, &mut line).await.unwrap();
         assert_eq!(&line, b"ls\n");
     }
 
@@ -438,9 +472,12 @@ mod tests {
     async fn a_panic_is_seen_though_it_comes_in_pieces() {
         let (console, mut guest) = console();
         guest.write_all(b"[ 1.0] Kernel panic - not").await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(50), console.panicked()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), console.last_words(0)).await.is_err()
+        );
         guest.write_all(b" syncing: Attempted to kill init!\r\n---").await.unwrap();
-        tokio::time::timeout(SECOND, console.panicked()).await.unwrap();
+        let heard = tokio::time::timeout(SECOND, console.last_words(0)).await.unwrap();
+        assert_eq!(heard, (LastWords::Panic, 1));
         guest.write_all(b"[ cut ]\r\nCPU: 0\r\n").await.unwrap();
         let mut cursor = console.cursor();
         cursor.expect("CPU: 0\r\n", SECOND).await.unwrap();

@@ -1,35 +1,33 @@
 //! The kernel's gcov counters: asked for once, streamed to a writer.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
-use vmtest_guest::proto;
-
-use super::Vm;
-use super::agent::{Agent, AgentError};
-use super::streams::from_guest;
+use tokio::sync::watch;
 
 /// How long the guest may take to send its counters. Some 1,500 files take a second under emulation.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Who takes the counters. (The lock only makes it `Sync`.)
-pub(super) struct Taker(Mutex<Option<Box<dyn Write + Send>>>);
+pub(super) struct CounterSink(Mutex<Option<Box<dyn Write + Send>>>);
 
-impl Taker {
-    pub(super) fn new(writer: Option<Box<dyn Write + Send>>) -> Taker {
-        Taker(Mutex::new(writer))
+impl CounterSink {
+    pub(super) fn new(writer: Option<Box<dyn Write + Send>>) -> CounterSink {
+        CounterSink(Mutex::new(writer))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Write + Send>>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Write + Send>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Taker {
+impl fmt::Debug for CounterSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Taker").field(&self.lock().is_some()).finish()
+        f.debug_tuple("CounterSink").field(&self.lock().is_some()).finish()
     }
 }
 
@@ -53,48 +51,35 @@ pub enum KernelCounters {
     },
 }
 
-impl Vm {
-    /// Whether somebody wants the kernel's counters and has not got them.
-    pub(super) fn wants_counters(&self) -> bool {
-        self.kernel_coverage.lock().is_some()
-    }
-
-    /// Has the guest send its kernel's counters, if somebody wants them. `None` if nobody does.
-    pub(super) async fn collect_counters(&mut self, agent: &mut Agent) -> Option<KernelCounters> {
-        let writer = self.kernel_coverage.lock().take()?;
-        let asked = std::time::Instant::now();
-        let collected = match self.take_channel(proto::COVERAGE_PORT) {
-            None => Err("the plan has no port for them".to_owned()),
-            Some(port) => match tokio::time::timeout(LIMIT, receive(agent, port, writer)).await {
-                Ok(result) => result,
-                Err(_) => Err(format!(
-                    "the guest did not send all of them within {}",
-                    crate::duration::display(LIMIT)
-                )),
-            },
-        };
-        Some(match collected {
-            Ok((files, bytes)) => KernelCounters::Complete { files, bytes, took: asked.elapsed() },
-            Err(why) => KernelCounters::Missing { why },
-        })
-    }
+/// How far a raw port has been copied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Copied {
+    pub(super) bytes: u64,
+    pub(super) failed: Option<String>,
+    pub(super) closed: bool,
 }
 
-async fn receive(
-    agent: &mut Agent,
-    port: std::os::unix::net::UnixStream,
-    writer: Box<dyn Write + Send>,
-) -> Result<(u64, u64), String> {
-    let mut flow = from_guest("coverage", port, writer).map_err(|error| error.to_string())?;
-    let (files, bytes) = agent.kernel_coverage().await.map_err(|error| match error {
-        AgentError::Refused { error, .. } => error,
-        other => other.to_string(),
+/// Copies a raw port to a writer, in a thread; what a writer that failed does not take is dropped.
+pub(super) fn copy(
+    mut port: UnixStream,
+    mut writer: Box<dyn Write + Send>,
+) -> io::Result<watch::Receiver<Copied>> {
+    const CHUNK_BYTES: usize = 128 << 10;
+    let (sender, copied) = watch::channel(Copied::default());
+    thread::Builder::new().name("vmtest-coverage".into()).spawn(move || {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut failed = None;
+        while let Ok(count @ 1..) = port.read(&mut buffer) {
+            if failed.is_none() {
+                let written = writer.write_all(&buffer[..count]).and_then(|()| writer.flush());
+                failed = written.err().map(|error| error.to_string());
+            }
+            sender.send_modify(|copied| {
+                copied.bytes += count as u64;
+                copied.failed.clone_from(&failed);
+            });
+        }
+        sender.send_modify(|copied| copied.closed = true);
     })?;
-    let arrived = flow.wait_for(|flow| flow.bytes >= bytes || flow.closed).await;
-    let flow = arrived.map(|flow| flow.clone()).unwrap_or_default();
-    match flow.failed {
-        Some((_, error)) => Err(format!("they cannot be written: {error}")),
-        None if flow.bytes < bytes => Err(format!("{} of {bytes} bytes arrived", flow.bytes)),
-        None => Ok((files, bytes)),
-    }
+    Ok(copied)
 }

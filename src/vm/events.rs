@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::io::BufReader;
 use vmtest_guest::proto::event::{Action, Line};
 
-use super::agent::{excerpt, read_line};
-use super::into_tokio;
+use super::read_line::{excerpt, read_line};
+use super::stream::into_tokio;
 use super::tasks::{BoxError, Task, on_thread};
 
 /// The longest line, in bytes. A guest that sends more without a line break is broken.

@@ -17,6 +17,9 @@ pub enum FileError {
     /// The plan wants an initramfs that was not handed over.
     #[error("the plan boots an initramfs, but none was handed over")]
     NoInitramfs,
+    /// The plan resumes a guest, and there is none.
+    #[error("the plan resumes a saved guest, but none was handed over")]
+    NoSavedGuest,
     /// The user's open file cannot be handed over: it was closed behind its owner's back, or there is
     /// no descriptor left.
     #[error("cannot hand over {label}")]
@@ -81,6 +84,9 @@ pub(super) fn make(
             let file = initramfs.ok_or(FileError::NoInitramfs)?;
             file.try_clone().map(OwnedFd::from).map_err(FileError::Temporary)
         }
+        FileSource::Nothing => Ok(File::open("/dev/null").map_err(FileError::Temporary)?.into()),
+        // These are the machine's own, and made with it.
+        FileSource::Memory | FileSource::State => Err(FileError::NoSavedGuest),
         FileSource::VfatImage(dir) => Ok(vfat_image(dir, notices)?.into()),
         FileSource::PrivateCopy(path) => Ok(private_copy(path)?.into()),
     }

@@ -24,8 +24,8 @@ use crate::sys;
 /// How much of QEMU's output is kept, in bytes; the last of it.
 const OUTPUT_KEPT_BYTES: usize = 64 << 10;
 
-/// How long QEMU may take to end after SIGTERM before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a killed child is waited for.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A running child.
 #[derive(Debug)]
@@ -122,18 +122,6 @@ impl Process {
         }
     }
 
-    /// Ends the child: SIGTERM, a grace period, SIGKILL. Returns its status.
-    pub(crate) async fn terminate(&mut self) -> Option<ExitStatus> {
-        let _ = self.signal(Signal::TERM);
-        let mut exit = self.exit.clone();
-        if let Ok(Ok(status)) = tokio::time::timeout(GRACE, exit.wait_for(Option::is_some)).await {
-            return *status;
-        }
-        self.kill();
-        let ended = tokio::time::timeout(GRACE, exit.wait_for(Option::is_some)).await;
-        ended.ok().and_then(Result::ok).and_then(|status| *status)
-    }
-
     /// Kills the child and whatever it started, at once.
     pub(crate) fn kill(&self) {
         self.killer().kill();
@@ -145,7 +133,8 @@ impl Process {
     }
 }
 
-/// Can kill a child, nothing else.
+/// Can end a child and wait for its end, nothing else.
+#[derive(Clone, Debug)]
 pub(crate) struct Killer {
     pid: Pid,
     exit: watch::Receiver<Option<ExitStatus>>,
@@ -156,6 +145,28 @@ impl Killer {
     pub(crate) fn kill(&self) {
         if self.exit.borrow().is_none() {
             let _ = kill_process_group(self.pid, Signal::KILL);
+        }
+    }
+
+    /// Completes when the child has ended.
+    pub(crate) async fn ended(&self) {
+        let _ = self.exit.clone().wait_for(Option::is_some).await;
+    }
+
+    /// Whether the child ends within `limit`.
+    pub(crate) async fn ended_within(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.ended()).await.is_ok()
+    }
+
+    /// Ends the child: SIGTERM, `grace`, SIGKILL. Waits for its end, but not for one that not even
+    /// SIGKILL ends (stuck in the kernel).
+    pub(crate) async fn terminate(&self, grace: Duration) {
+        if self.exit.borrow().is_none() {
+            let _ = kill_process(self.pid, Signal::TERM);
+        }
+        if !self.ended_within(grace).await {
+            self.kill();
+            self.ended_within(KILL_LIMIT).await;
         }
     }
 }
@@ -247,13 +258,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_ignores_sigterm_is_killed() {
-        let mut process =
+        let process =
             Process::spawn(sh("trap '' TERM; echo on; while :; do sleep 0.1; done"), 3, Vec::new())
                 .unwrap();
         while process.output().text().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let status = process.terminate().await.unwrap();
+        process.killer().terminate(Duration::from_millis(100)).await;
+        let status = process.try_exit().unwrap();
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()));
     }
 

@@ -4,6 +4,7 @@
 //! greeting, then answers and events in one stream.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,12 +32,24 @@ pub(crate) enum StopReason {
     Other(String),
 }
 
-/// A client of the monitor.
-#[derive(Debug)]
+/// A client of the monitor. Clones share one conversation.
+#[derive(Clone, Debug)]
 pub(crate) struct Monitor {
     commands: mpsc::UnboundedSender<(Value, oneshot::Sender<Result<Value, String>>)>,
     version: watch::Receiver<Option<String>>,
-    stop: Arc<Mutex<Option<StopReason>>>,
+    seen: Arc<Seen>,
+}
+
+/// What QEMU has said by itself.
+#[derive(Debug, Default)]
+struct Seen {
+    stop: Mutex<Option<StopReason>>,
+    /// Events `STOP` that nobody asked for.
+    stops: watch::Sender<u32>,
+    /// Somebody has asked for a stop.
+    stop_asked: AtomicBool,
+    /// The first command was answered: arguments are parsed, and the machine is made.
+    made: AtomicBool,
 }
 
 impl Monitor {
@@ -44,9 +57,9 @@ impl Monitor {
     pub(crate) fn new(stream: UnixStream) -> Monitor {
         let (commands, requests) = mpsc::unbounded_channel();
         let (version_sender, version) = watch::channel(None);
-        let stop = Arc::new(Mutex::new(None));
-        tokio::spawn(converse(stream, requests, version_sender, Arc::clone(&stop)));
-        Monitor { commands, version, stop }
+        let seen = Arc::new(Seen::default());
+        tokio::spawn(converse(stream, requests, version_sender, Arc::clone(&seen)));
+        Monitor { commands, version, seen }
     }
 
     /// QEMU's version, once it has said so.
@@ -61,7 +74,31 @@ impl Monitor {
 
     /// Why the machine stopped, if it did.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether QEMU has made the machine: it greets before that, and answers after it.
+    pub(crate) fn made_machine(&self) -> bool {
+        self.seen.made.load(Ordering::Acquire)
+    }
+
+    /// From now on a stop of the machine is ours, until [`Monitor::stops_are_unexpected`].
+    pub(crate) fn stops_are_ours(&self) {
+        self.seen.stop_asked.store(true, Ordering::Release);
+    }
+
+    /// From now on a stop of the machine is QEMU's own.
+    pub(crate) fn stops_are_unexpected(&self) {
+        self.seen.stop_asked.store(false, Ordering::Release);
+    }
+
+    /// Completes at the next stop of the machine that nobody asked for.
+    pub(crate) async fn stop_event(&self) {
+        let mut stops = self.seen.stops.subscribe();
+        if *stops.borrow_and_update() == 0 && stops.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.seen.stops.send_modify(|stops| *stops = stops.saturating_sub(1));
     }
 
     /// Runs a command.
@@ -97,7 +134,7 @@ async fn converse(
     stream: UnixStream,
     mut requests: mpsc::UnboundedReceiver<(Value, oneshot::Sender<Result<Value, String>>)>,
     version: watch::Sender<Option<String>>,
-    stop: Arc<Mutex<Option<StopReason>>>,
+    seen: Arc<Seen>,
 ) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
@@ -115,11 +152,14 @@ async fn converse(
                     version.send_replace(Some(version_text(greeting)));
                 } else if let Some(event) = message.get("event").and_then(Value::as_str) {
                     if let Some(reason) = stop_reason(event, &message) {
-                        let mut stop = stop.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut stop = seen.stop.lock().unwrap_or_else(PoisonError::into_inner);
                         // A panic is followed by a shutdown; the first reason is the cause.
                         stop.get_or_insert(reason);
+                    } else if event == "STOP" && !seen.stop_asked.load(Ordering::Acquire) {
+                        seen.stops.send_modify(|stops| *stops += 1);
                     }
                 } else if let Some(reply) = waiting.take() {
+                    seen.made.store(true, Ordering::Release);
                     let _ = reply.send(match message.get("error") {
                         Some(error) => Err(error["desc"].as_str().unwrap_or("?").to_owned()),
                         None => Ok(message["return"].take()),

@@ -212,15 +212,16 @@ impl Running {
     /// Starts the tasks.
     pub(super) fn start(tasks: Vec<Task>) -> Running {
         let state = watch::channel(State::Starting).0;
-        let failed = CancelToken::new();
-        let handles = tasks
-            .into_iter()
-            .map(|task| {
-                let supervisor = supervise(task, Notifications(state.subscribe()), failed.clone());
-                tokio::spawn(supervisor)
-            })
-            .collect();
-        Running { state, failed, handles }
+        let mut running = Running { state, failed: CancelToken::new(), handles: Vec::new() };
+        tasks.into_iter().for_each(|task| running.add(task));
+        running
+    }
+
+    /// Starts another task.
+    pub(super) fn add(&mut self, task: Task) {
+        let notifications = Notifications(self.state.subscribe());
+        let supervisor = supervise(task, notifications, self.failed.clone());
+        self.handles.push(tokio::spawn(supervisor));
     }
 
     /// Tells the tasks that QEMU runs, and later that it has ended.

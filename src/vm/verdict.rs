@@ -17,6 +17,11 @@ pub enum Verdict {
         /// As a shell would say it: 127 for a missing program, 126 otherwise.
         code: u8,
     },
+    /// The command ended with status 0, and what it wrote did not reach its reader: a full disk.
+    OutputLost {
+        /// Which stream, and why.
+        what: String,
+    },
     /// There was no command: the guest said that it is ready, and was switched off.
     Ready,
     /// There was no agent: the guest switched itself off.
@@ -94,7 +99,7 @@ impl Verdict {
             Verdict::Exited(status) => status.shell_code(),
             Verdict::NotStarted { code, .. } => *code,
             Verdict::Ready | Verdict::PoweredOff => 0,
-            Verdict::CouldNotStart { .. } => 69,
+            Verdict::CouldNotStart { .. } | Verdict::OutputLost { .. } => 69,
             Verdict::Panicked { .. } => 70,
             Verdict::QemuDied { .. } | Verdict::GuestLost { .. } | Verdict::TaskFailed { .. } => 71,
             Verdict::TimedOut { .. } => 124,
@@ -121,6 +126,7 @@ impl Verdict {
             Verdict::GuestLost { .. } => "guest-lost",
             Verdict::TaskFailed { .. } => "task-failed",
             Verdict::CouldNotStart { .. } => "could-not-start",
+            Verdict::OutputLost { .. } => "output-lost",
             Verdict::Interrupted { .. } => "interrupted",
         }
     }
@@ -140,6 +146,7 @@ impl std::fmt::Display for Verdict {
                 }
             }
             Verdict::NotStarted { error, .. } => write!(f, "the command did not start: {error}"),
+            Verdict::OutputLost { what } => write!(f, "the command passed, but {what}"),
             Verdict::Ready => f.write_str("the guest works"),
             Verdict::PoweredOff => f.write_str("the guest switched itself off"),
             Verdict::Panicked { text } => write!(f, "the guest panicked: {text}"),
@@ -201,6 +208,7 @@ mod tests {
             (Verdict::Exited(ExitStatus::Code(0)), 0, "passed"),
             (Verdict::Exited(ExitStatus::Signal(11)), 139, "failed"),
             (Verdict::NotStarted { error: text(), code: 127 }, 127, "failed"),
+            (Verdict::OutputLost { what: text() }, 69, "output-lost"),
             (Verdict::Ready, 0, "passed"),
             (Verdict::PoweredOff, 0, "passed"),
             (Verdict::CouldNotStart { error: text(), hint: None }, 69, "could-not-start"),

@@ -2,70 +2,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::process::Process;
-use super::tasks::{CancelToken, TaskFailure};
-use super::{End, Limit, Verdict, Vm};
+use super::stop::Cause;
+use super::tasks::TaskFailure;
+use super::value::{End, Vm};
+use super::verdict::{Limit, Verdict};
 use crate::causes::chain;
-
-/// Why QEMU was killed, if we did it: the first reason counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    Kill,
-    Timeout(Duration),
-    Cancelled,
-    TaskFailed,
-}
-
-/// Remembers why QEMU was killed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stopped(Arc<Mutex<Option<Cause>>>);
-
-impl Stopped {
-    pub(super) fn by(&self, cause: Cause) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
-    }
-
-    pub(super) fn cause(&self) -> Option<Cause> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Kills QEMU when a task fails, a token is thrown or its time is up.
-pub(super) fn watch(
-    process: &Process,
-    failed: CancelToken,
-    cancel: Option<CancelToken>,
-    timeout: Option<Duration>,
-) -> Stopped {
-    let stopped = Stopped::default();
-    let (killer, told) = (process.killer(), stopped.clone());
-    let mut exit = process.exit_watch();
-    let cancel = cancel.unwrap_or_default();
-    tokio::spawn(async move {
-        let time_is_up = async {
-            match timeout {
-                Some(limit) => {
-                    tokio::time::sleep(limit).await;
-                    Cause::Timeout(limit)
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let cause = tokio::select! {
-            biased;
-            _ = exit.wait_for(Option::is_some) => return,
-            () = failed.cancelled() => Cause::TaskFailed,
-            () = cancel.cancelled() => Cause::Cancelled,
-            cause = time_is_up => cause,
-        };
-        told.by(cause);
-        killer.kill();
-    });
-    stopped
-}
 
 /// A machine did not end well, or what ran beside it.
 #[derive(Clone, Debug)]
@@ -108,7 +51,7 @@ pub enum MachineError {
         /// The limit.
         limit: Duration,
     },
-    /// QEMU was killed because the caller's [`CancelToken`] was thrown.
+    /// QEMU was killed because the caller's [`super::CancelToken`] was thrown.
     #[error("cancelled: QEMU was killed")]
     Cancelled,
 }
@@ -174,9 +117,11 @@ impl Vm {
     /// The verdict of a run in which we have killed QEMU ourselves. The text of a failed task comes later.
     pub(super) fn stopped_verdict(&self) -> Option<Verdict> {
         Some(match self.stopped.cause()? {
-            Cause::Kill => return None,
+            // How it ended says more.
+            Cause::Kill | Cause::Panicked | Cause::Halted | Cause::Stopped { .. } => return None,
             Cause::Timeout(after) => Verdict::TimedOut { limit: Limit::Run, after },
             Cause::Cancelled => Verdict::Interrupted { signal: "cancellation" },
+            Cause::Interrupted(signal) => Verdict::Interrupted { signal },
             Cause::TaskFailed => Verdict::TaskFailed { error: String::new() },
         })
     }
@@ -184,7 +129,7 @@ impl Vm {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tasks::{BoxError, Task};
+    use super::super::tasks::{BoxError, CancelToken, Task};
     use super::super::{Job, Resources, StartError, Streams, run};
     use super::*;
     use crate::arch::Arch;
@@ -283,7 +228,8 @@ mod tests {
                 Verdict::TaskFailed { error: "task `server` failed: no port is free".into() },
             ),
         ] {
-            let job = Job { exec: None, boot_limit: LONG, run_limit: None };
+            let job =
+                Job { exec: None, files: None, save: None, boot_limit: LONG, run_limit: None };
             let streams = Streams {
                 stdin: None,
                 stdout: Box::new(std::io::sink()),

@@ -14,7 +14,7 @@ use vmtest::options::{Environment, Options};
 use vmtest::qemu::{
     Drive, DriveFormat, DriveInterface, Nic, Ownership, P9Share, ReadOnlyDir, UserNet,
 };
-use vmtest::session::{self, Command, Init};
+use vmtest::session::{self, Command, Conduct, Init};
 use vmtest::vm::{InterVm, Outcome, ServeHttp, Streams, Verdict};
 
 use crate::support::{DEADLINE, assets, vmtest};
@@ -58,15 +58,14 @@ async fn run(arch: Arch, fill: impl FnOnce(&mut Options), script: &str) -> Ran {
     command.args(["-ec", script]);
     let environment = Environment::read().unwrap();
     let machine = session::prepare(config, &environment, Init::Agent(Some(command))).unwrap();
-    let job = machine.job();
     let (stdout, stderr) = (Buffer::default(), Buffer::default());
     let streams =
         Streams { stdin: None, stdout: Box::new(stdout.clone()), stderr: Box::new(stderr.clone()) };
-    let vm = machine.start().unwrap();
-    let console = vm.console().clone();
-    let outcome = vmtest::vm::run(vm, job, streams, std::future::pending(), |_| {}).await;
+    let conduct = Conduct::new(streams);
+    let record = machine.conduct(conduct, std::future::pending(), |_| {}).await.unwrap();
+    let outcome = record.outcome;
     if !outcome.verdict.passed() {
-        for line in console.last_lines(20) {
+        for line in record.console_tail {
             eprintln!("console: {line}");
         }
     }
@@ -502,7 +501,7 @@ fn what_is_not_there_is_said_by_name() {
     let error = start(&|options| {
         options.firmware = Some(Firmware { code: file.clone(), vars: missing.clone() });
     });
-    assert!(error.to_string().starts_with("cannot copy `"), "{error}");
+    assert!(error.to_string().starts_with("cannot open the firmware `"), "{error}");
     let error = start(&|options| {
         options.device(ReadOnlyDir { dir: file.clone() });
     });

@@ -9,7 +9,7 @@ use vmtest::arch::Arch;
 use vmtest::options::{Boot, Initramfs, Options};
 use vmtest::plan::{Plan, PlanError, Spelling};
 use vmtest::qemu::{
-    AgentPorts, Cidr, Drive, DriveInterface, EventPort, Mac, NetError, Nic, Ownership, P9Share,
+    AgentPort, Cidr, Drive, DriveInterface, EventPort, Mac, NetError, Nic, Ownership, P9Share,
     ReadOnlyDir, TagError, UserNet,
 };
 use vmtest::vm::InterVm;
@@ -49,7 +49,7 @@ fn two_of_one_name() {
     });
     assert_eq!(channels.to_string(), "two virtio ports are called `facts`");
     let reserved = error(|options| {
-        options.device(AgentPorts);
+        options.device(AgentPort);
         options.device(EventPort { name: "vmtest.control".into() });
     });
     assert!(matches!(reserved, PlanError::NameTaken { .. }), "{reserved}");

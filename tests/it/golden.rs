@@ -16,7 +16,7 @@ use vmtest::arch::Arch;
 use vmtest::options::{Boot, Initramfs, Options, QemuCommand};
 use vmtest::plan::Spelling;
 use vmtest::qemu::{
-    AgentPorts, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, KernelLog, Nic,
+    AgentPort, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, KernelLog, Nic,
     Ownership, P9Root, P9Share, ReadOnlyDir, UserNet,
 };
 use vmtest::vm::{InterVm, Resources, Vm};
@@ -101,7 +101,7 @@ const CASES: [Case; 20] = [
     Case {
         name: "agent",
         add: |options, _| {
-            options.device(AgentPorts);
+            options.device(AgentPort);
         },
         together: true,
     },
@@ -187,7 +187,7 @@ const CASES: [Case; 20] = [
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
             options.add_file(ours);
             options.add_file(OwnedFd::from(theirs));
-            options.device(AgentPorts);
+            options.device(AgentPort);
         },
         together: false,
     },
@@ -310,7 +310,7 @@ fn every_family_of_devices_on_every_architecture() {
         }
         // What --dry-run prints: for people, quoted for a shell.
         let mut options = machine(arch, &places);
-        options.device(AgentPorts);
+        options.device(AgentPort);
         shares(&mut options, &places);
         options.device(ReadOnlyDir { dir: places.dir.clone() });
         options.device(EventPort { name: "facts".into() });

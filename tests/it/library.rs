@@ -296,7 +296,7 @@ fn a_limit_ends_a_machine_and_the_last_partial_line_is_kept() {
 fn what_cannot_be_prepared_is_said_by_name() {
     let arch = guest();
     let prepared = |configurator: vmtest::configure::Boxed<'_>, init| {
-        let error = session::configure(arch, configurator, init).unwrap_err();
+        let error = session::prepare_with(arch, configurator, init).unwrap_err();
         assert!(error.hint().is_some(), "{error} has no hint");
         error
     };
@@ -398,7 +398,7 @@ fn kernel_parameters_need_a_kernel() {
         config.options.kernel_args.push("quiet".into());
         Ok(())
     };
-    let error = session::configure(arch, config, Init::Own).unwrap_err();
+    let error = session::prepare_with(arch, config, Init::Own).unwrap_err();
     assert_eq!(error.to_string(), "kernel argument `quiet` without a kernel");
     assert!(error.hint().is_some());
 }
@@ -407,7 +407,7 @@ fn kernel_parameters_need_a_kernel() {
 fn an_initramfs_can_be_given_instead_of_built() {
     let arch = guest();
     let dir = tempfile::tempdir().unwrap();
-    let mut built = session::configure(arch, (), Init::Agent(None)).unwrap();
+    let mut built = session::prepare_with(arch, (), Init::Agent(None)).unwrap();
     built.build_image().unwrap();
     let path = dir.path().join("image.cpio");
     let mut image = built.resources.initramfs.take().unwrap();

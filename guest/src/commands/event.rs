@@ -76,6 +76,11 @@ pub(crate) fn close_used() -> Vec<String> {
     failures
 }
 
+/// Whether there is a channel that was used and left open.
+pub(crate) fn any_used() -> bool {
+    fs::read_dir(USED_DIR).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 /// Forgets what was used: the next command starts afresh.
 pub(crate) fn forget_used() {
     let _ = fs::remove_dir_all(USED_DIR);

@@ -1,51 +1,36 @@
 //! Serves the host's requests: the main loop of process 1.
 //!
-//! It never blocks on anything but its channel of events and, when the host does not read, the
-//! control port. One command runs at a time; when it has ended the next may start, in the same
-//! guest.
+//! One thread and one `poll`: the control port, the end of children, the streams of every command that
+//! runs. Nothing in it blocks. What may take long (mounting waits for a device, counters are thousands
+//! of files) is done by a thread of its own that tells the loop when it is through ([`Work`]).
 
-use super::control::{Control, PortWriter, read_requests};
-use super::exec::{self, Failure, Started, Stream, Streams};
-use super::reaper::Reaper;
-use super::stdin::Stdin;
+use super::children::Children;
+use super::exec;
+use super::failure::Failure;
+use super::files::Unpacker;
+use super::job::{Job, stdin_credit};
+use super::link::{Link, excerpt};
+use super::log::{log, seconds_since_boot};
+use super::poll::{self, Progress};
 use super::wait_ports::Ports;
-use super::{log, network, power, seconds_since_boot};
+use super::work::{Done, Work};
+use super::{fresh, power, shell, sysrq};
 use crate::commands::event;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::File;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
-use vmtest_guest::coverage::{self, Archived};
-use vmtest_guest::proto::{
-    self, ExitStatus, Hello, Message, Request, STDERR_PORT, STDIN_PORT, STDOUT_PORT, WindowSize,
-};
+use vmtest_guest::proto::frame::{Frame, Kind};
+use vmtest_guest::proto::{self, ExitStatus, Hello, Message, Request, WindowSize};
 
 /// How long what still runs at the end has to react to SIGTERM.
 const TERM_GRACE: Duration = Duration::from_millis(200);
 /// How long to wait for SIGKILL's effect; only a process stuck in the kernel takes longer.
 const KILL_GRACE: Duration = Duration::from_secs(1);
-
 /// How long a host may take to read the rest of the output of a command that the end has killed.
 const REPORT_GRACE: Duration = Duration::from_millis(500);
-
-/// What the threads tell the main loop.
-pub(crate) enum Event {
-    /// The host wants something.
-    Request(Request),
-    /// The host is gone or talks nonsense: why.
-    ControlEnded(String),
-    /// A process ended: the command or an orphan.
-    Reaped { pid: Pid, status: ExitStatus },
-    /// No process is left.
-    NoChildren,
-    /// A stream of the command of this number is relayed completely.
-    StreamDone { command: u64, stream: Stream, bytes: u64 },
-    /// The kernel's counters are sent, or cannot be.
-    CoverageDone { id: u64, result: Result<Archived, Failure> },
-}
 
 /// What the boot sequence found.
 pub(crate) struct Start {
@@ -53,78 +38,70 @@ pub(crate) struct Start {
     pub(crate) notices: Vec<String>,
     pub(crate) modules: Vec<String>,
     pub(crate) init_secs: f64,
-    pub(crate) reaper: Reaper,
-    pub(crate) events: Receiver<Event>,
-    pub(crate) sender: Sender<Event>,
 }
 
 struct Agent {
-    /// `None` once the host is gone.
-    control: Option<Control>,
-    stdin: Option<Stdin>,
-    stdout: Option<File>,
-    stderr: Option<File>,
+    link: Link,
+    children: Children,
+    work: Work,
     coverage: Option<File>,
-    reaper: Reaper,
-    sender: Sender<Event>,
     /// Directories to unmount at the end, in the order of mounting.
     mounted: Vec<String>,
-    running: Option<Running>,
-    /// Numbers the commands, so that what a thread says of an earlier one is not taken for news.
-    commands: u64,
+    jobs: Vec<Job>,
+    /// Pipes of commands that have been reported, which somebody may still write to.
+    leftovers: Vec<File>,
+    /// The archive that is being unpacked, and the number of its request.
+    files: Option<(u32, Unpacker)>,
+    state: State,
 }
 
-/// The command, until the host is told how it ended.
-struct Running {
-    command: u64,
-    started: Started,
-    status: Option<ExitStatus>,
-    stdout_bytes: Option<u64>,
-    stderr_bytes: Option<u64>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The host may ask for anything.
+    Serving,
+    /// The host has asked for the end, or is gone.
+    Ending,
 }
 
-/// Whether to go on.
-enum Next {
-    Event,
-    End,
+/// What `poll` watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Link,
+    Children,
+    Work,
+    Outlet(usize, usize),
+    Inlet(usize),
+    Leftover(usize),
 }
 
 pub(crate) fn run(start: Start) -> ! {
-    let Start { ports, notices, modules, init_secs, reaper, events, sender } = start;
-    let shared = Control::new(ports.control)
-        .and_then(|control| Ok((control.reader()?, control)))
-        .unwrap_or_else(|error| panic!("cannot use the control port: {error}"));
-    let (requests, control) = shared;
-    let stdin = ports.stdin.and_then(|port| Stdin::start(port).ok());
+    let Start { ports, notices, modules, init_secs } = start;
+    let die = |what: &str, error: std::io::Error| -> ! { panic!("cannot use {what}: {error}") };
+    let link = Link::new(ports.control).unwrap_or_else(|error| die("the control port", error));
+    let children = Children::watch().unwrap_or_else(|error| die("signals", error));
+    let work = Work::new().unwrap_or_else(|error| die("an eventfd", error));
+    sysrq::allow();
     let mut agent = Agent {
-        control: Some(control),
-        stdin,
-        stdout: ports.stdout,
-        stderr: ports.stderr,
+        link,
+        children,
+        work,
         coverage: ports.coverage,
-        reaper,
-        sender: sender.clone(),
         mounted: Vec::new(),
-        running: None,
-        commands: 0,
+        jobs: Vec::new(),
+        leftovers: Vec::new(),
+        files: None,
+        state: State::Serving,
     };
-    if let Some(control) = &agent.control {
-        control.wait_for_host();
-    }
+    agent.link.wait_for_host();
     agent.send(&Message::Hello(hello(ports.names, modules, init_secs)));
     for text in notices {
         log(&text);
         agent.notice(text);
     }
-    // Reading nothing means that the host is gone: it was there for hello.
-    std::thread::spawn(move || read_requests(requests, &sender));
-
-    while let Ok(event) = events.recv() {
-        if let Next::End = agent.handle(event) {
-            break;
-        }
+    while agent.state == State::Serving {
+        agent.turn(None);
     }
-    agent.shut_down(&events)
+    agent.shut_down()
 }
 
 fn hello(ports: Vec<String>, modules: Vec<String>, init_secs: f64) -> Hello {
@@ -152,12 +129,18 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 }
 
 impl Agent {
-    /// A host that cannot be written to is gone; the thread that reads says so as well.
+    /// A host that cannot be written to is gone.
     fn send(&mut self, message: &Message) {
-        if let Some(Err(error)) = self.control.as_mut().map(|control| control.send(message)) {
-            log(&format!("cannot write to the control port: {error}"));
-            self.control = None;
+        if let Err(error) = self.link.send(message) {
+            self.host_is_gone(&format!("cannot write to the control port: {error}"));
         }
+    }
+
+    fn host_is_gone(&mut self, why: &str) {
+        if self.state == State::Serving {
+            log(&format!("{why}; powering off"));
+        }
+        self.state = State::Ending;
     }
 
     fn notice(&mut self, text: String) {
@@ -171,182 +154,286 @@ impl Agent {
         });
     }
 
-    fn handle(&mut self, event: Event) -> Next {
-        match event {
-            Event::Request(request) => return self.serve(request),
-            Event::ControlEnded(why) => {
-                log(&format!("{why}; powering off"));
-                self.notice(why);
-                return Next::End;
-            }
-            Event::Reaped { pid, status } => self.reaped(pid, status),
-            Event::NoChildren => {}
-            Event::StreamDone { command, stream, bytes } => {
-                if let Some(running) = self.running.as_mut().filter(|r| r.command == command) {
-                    match stream {
-                        Stream::Stdout => running.stdout_bytes = Some(bytes),
-                        Stream::Stderr => running.stderr_bytes = Some(bytes),
+    /// Waits until something happens, at most for `most`, and deals with it.
+    fn turn(&mut self, most: Option<Duration>) {
+        let ready = self.wait(most);
+        let mut ended = Vec::new();
+        for (source, flags) in ready {
+            match source {
+                Source::Link => self.link_ready(flags),
+                Source::Children => self.reap(),
+                Source::Work => self.collect_work(),
+                Source::Outlet(job, outlet) => {
+                    // A link that has become full has no room for the next one's frame.
+                    if self.link.has_room() {
+                        let job = &mut self.jobs[job];
+                        let relayed = job.outlets[outlet].relay(job.id, &mut self.link);
+                        if let Err(error) = relayed {
+                            self.host_is_gone(&format!(
+                                "cannot write to the control port: {error}"
+                            ));
+                        }
                     }
                 }
-                self.report_if_complete();
+                Source::Inlet(job) => self.feed(job),
+                Source::Leftover(pipe) => {
+                    if poll::read_some(&self.leftovers[pipe], &mut [0; 4096]) == Progress::End {
+                        ended.push(pipe);
+                    }
+                }
             }
-            Event::CoverageDone { id, result: Ok(Archived { files, bytes }) } => {
-                self.send(&Message::KernelCoverage { id, files, bytes });
-            }
-            Event::CoverageDone { id, result: Err(failure) } => self.answer(id, Err(failure)),
         }
-        Next::Event
+        for pipe in ended.into_iter().rev() {
+            self.leftovers.remove(pipe);
+        }
+        if self.jobs.iter().any(|job| job.deadline().is_some()) {
+            let now = Instant::now();
+            for outlet in self.jobs.iter_mut().flat_map(|job| &mut job.outlets) {
+                outlet.check_deadline(now);
+            }
+        }
+        self.report();
     }
 
-    fn serve(&mut self, request: Request) -> Next {
-        match request {
-            Request::Mount { id, mount } => {
-                let result = vmtest_guest::mount::mount_fs(&mount);
-                let result = match result {
-                    Ok(()) => {
-                        self.mounted.push(mount.target);
-                        Ok(None)
+    /// What is ready.
+    fn wait(&self, most: Option<Duration>) -> Vec<(Source, PollFlags)> {
+        let room = self.link.has_room();
+        let mut sources = vec![Source::Link, Source::Children, Source::Work];
+        let mut fds = vec![
+            self.link.poll_fd(),
+            PollFd::from_borrowed_fd(self.children.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.work.fd(), PollFlags::IN),
+        ];
+        for (n, job) in self.jobs.iter().enumerate() {
+            for (m, outlet) in job.outlets.iter().enumerate() {
+                if let Some(fd) = outlet.poll_fd(room) {
+                    sources.push(Source::Outlet(n, m));
+                    fds.push(fd);
+                }
+            }
+            if let Some(fd) = job.inlet.poll_fd() {
+                sources.push(Source::Inlet(n));
+                fds.push(fd);
+            }
+        }
+        for (n, pipe) in self.leftovers.iter().enumerate() {
+            sources.push(Source::Leftover(n));
+            fds.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        let deadline = self.jobs.iter().filter_map(Job::deadline).min();
+        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        poll::wait(&mut fds, most.into_iter().chain(until).min());
+        let flags = fds.iter().map(PollFd::revents);
+        sources.into_iter().zip(flags).filter(|(_, flags)| !flags.is_empty()).collect()
+    }
+
+    fn link_ready(&mut self, flags: PollFlags) {
+        if let Err(error) = self.link.flush() {
+            return self.host_is_gone(&format!("cannot write to the control port: {error}"));
+        }
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return;
+        }
+        match self.link.fill() {
+            Ok(_) => {}
+            // While the host was never there a port reads like this; it was there for hello.
+            Err(why) => return self.host_is_gone(&why),
+        }
+        // Taken out, so that a frame can lie in it while the agent does what it asks for.
+        let mut decoder = std::mem::take(&mut self.link.decoder);
+        let wrong = loop {
+            match decoder.next() {
+                Ok(Some(frame)) => {
+                    if let Err(why) = self.receive(frame) {
+                        break Some(why);
                     }
-                    Err(error) => Err(Failure { errno: error.errno(), text: chain(&error) }),
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        self.link.decoder = decoder;
+        if let Some(why) = wrong {
+            self.notice(why.clone());
+            self.host_is_gone(&why);
+        }
+    }
+
+    /// Takes a frame; the error is the host's.
+    fn receive(&mut self, frame: Frame<'_>) -> Result<(), String> {
+        let Frame { kind, id, payload } = frame;
+        match kind {
+            Kind::Message => {
+                let request = serde_json::from_slice(payload)
+                    .map_err(|error| format!("malformed request: {error}: {}", excerpt(payload)))?;
+                // The end goes on whatever the host still asks for.
+                if self.state == State::Serving {
+                    self.serve(request);
+                }
+            }
+            Kind::Stdin => {
+                let room = if let Some((_, unpacker)) = self.files.as_mut().filter(|f| f.0 == id) {
+                    unpacker.push(payload);
+                    payload.len() as u32
+                } else if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id) {
+                    job.inlet.push(payload)?
+                } else {
+                    // For a command that has ended.
+                    0
                 };
-                self.answer(id, result);
+                self.give_room(id, room);
             }
-            Request::Network { id, network } => {
-                let result = network::set_up(&network).map(|()| None);
-                self.answer(id, result);
-            }
-            Request::Exec { id, exec } => {
-                let result = self.start(&exec).map(Some);
-                self.answer(id, result);
-                // Its end may have been seen before the answer, by nobody: `running` is set now.
-                self.report_if_complete();
-            }
-            Request::StdinEnd { bytes } => {
-                if let Some(stdin) = &self.stdin {
-                    stdin.end(bytes);
+            Kind::End => {
+                if let Some((_, unpacker)) = self.files.take_if(|files| files.0 == id) {
+                    let result = unpacker.finish().map(|()| None);
+                    // The files may have taken the place of where it was linked.
+                    let mut notices = Vec::new();
+                    shell::link(&mut notices);
+                    notices.into_iter().for_each(|text| self.notice(text));
+                    self.answer(id.into(), result);
+                } else if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id) {
+                    job.inlet.end();
                 }
             }
-            Request::Signal { signal } => self.signal(signal),
-            Request::Resize { size } => self.resize(size),
-            Request::KernelCoverage { id } => {
-                if let Err(failure) = self.send_coverage(id) {
-                    self.answer(id, Err(failure));
+            Kind::Credit => {
+                let (stream, bytes) = frame.as_credit().ok_or("a credit that is none")?;
+                if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id) {
+                    job.outlets.iter_mut().for_each(|outlet| outlet.credit(stream, bytes));
                 }
             }
-            Request::Shutdown => return Next::End,
-            _ => self.notice("this guest does not know the host's request".to_owned()),
+            Kind::Stdout | Kind::Stderr => return Err(format!("a frame of kind {kind:?}")),
         }
-        Next::Event
-    }
-
-    /// In a thread: there may be thousands of files, and the host may read slowly.
-    fn send_coverage(&self, id: u64) -> Result<(), Failure> {
-        let missing = "the machine has no virtio-serial port for coverage";
-        let port = self.coverage.as_ref().ok_or_else(|| Failure::new(missing, Errno::NODEV))?;
-        let port = port.try_clone().map_err(|error| Failure {
-            text: format!("cannot use the port for coverage: {error}"),
-            errno: error.raw_os_error(),
-        })?;
-        let sender = self.sender.clone();
-        std::thread::spawn(move || {
-            let result =
-                coverage::collect_kernel(Path::new(coverage::KERNEL_DIR), PortWriter(port));
-            let failed =
-                |error: coverage::Error| Failure { errno: error.errno(), text: chain(&error) };
-            let _ = sender.send(Event::CoverageDone { id, result: result.map_err(failed) });
-        });
         Ok(())
     }
 
-    fn start(&mut self, exec: &proto::Exec) -> Result<u32, Failure> {
-        if self.running.is_some() {
-            return Err(Failure::new("a command is still running", Errno::BUSY));
+    fn give_room(&mut self, id: u32, bytes: u32) {
+        if let Some(frame) = stdin_credit(id, bytes)
+            && let Err(error) = self.link.send_frame(&frame)
+        {
+            self.host_is_gone(&format!("cannot write to the control port: {error}"));
         }
-        let missing = |port: &str| {
-            Failure::new(format!("the machine has no virtio-serial port `{port}`"), Errno::NODEV)
-        };
-        let stdout = self.stdout.as_ref().ok_or_else(|| missing(STDOUT_PORT))?;
-        let stderr = self.stderr.as_ref().ok_or_else(|| missing(STDERR_PORT))?;
-        if exec.stdin {
-            let stdin = self.stdin.as_ref().ok_or_else(|| missing(STDIN_PORT))?;
-            if stdin.awaits_end() {
-                let text = "the end of the last command's stdin was not told";
-                return Err(Failure::new(text, Errno::BUSY));
+    }
+
+    fn feed(&mut self, job: usize) {
+        let job = &mut self.jobs[job];
+        let (id, room) = (job.id, job.inlet.feed());
+        self.give_room(id, room);
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Mount { id, mount } => self.work.mount(id, mount),
+            Request::Network { id, network } => self.work.network(id, network),
+            Request::Exec { id, exec } => {
+                let result = self.start(id, &exec).map(Some);
+                self.answer(id, result);
             }
+            Request::Signal { id, signal } => self.signal(id, signal),
+            Request::Resize { id, size } => self.resize(id, size),
+            Request::Files { id } => match (&self.files, u32::try_from(id)) {
+                (None, Ok(id)) => self.files = Some((id, Unpacker::new("/"))),
+                _ => {
+                    let busy = Failure::new("other files are still on their way", Errno::BUSY);
+                    self.answer(id, Err(busy));
+                }
+            },
+            Request::Sysrq { id, keys } => {
+                let result = sysrq::press(&keys).map(|()| None);
+                self.answer(id, result);
+            }
+            Request::Resumed { id, fresh } => {
+                let result = fresh::become_own(&fresh).map(|()| None);
+                self.answer(id, result);
+            }
+            Request::KernelCoverage { id } => {
+                if let Err(failure) = self.work.kernel_coverage(id, self.coverage.as_ref()) {
+                    self.answer(id, Err(failure));
+                }
+            }
+            Request::Shutdown => self.state = State::Ending,
+            _ => self.notice("this guest does not know the host's request".to_owned()),
         }
-        event::forget_used();
-        self.commands += 1;
-        let command = self.commands;
-        let sender = self.sender.clone();
-        let streams = Streams { stdin: self.stdin.as_ref(), stdout, stderr };
-        let started = exec::start(exec, &self.reaper, &streams, move |stream, bytes| {
-            let _ = sender.send(Event::StreamDone { command, stream, bytes });
-        })?;
-        let pid = started.pid.as_raw_nonzero().get() as u32;
-        self.running = Some(Running {
-            command,
-            started,
-            status: None,
-            stdout_bytes: None,
-            stderr_bytes: None,
-        });
+    }
+
+    fn start(&mut self, id: u64, exec: &proto::Exec) -> Result<u32, Failure> {
+        let id = u32::try_from(id)
+            .map_err(|_| Failure::new("a number above 2^32 for a command", Errno::INVAL))?;
+        if self.jobs.is_empty() {
+            event::forget_used();
+        }
+        let job = exec::start(id, exec)?;
+        let pid = job.pid.as_raw_nonzero().get() as u32;
+        self.jobs.push(job);
         Ok(pid)
     }
 
-    fn reaped(&mut self, pid: Pid, status: ExitStatus) {
-        // Anything else is an orphan, and now it is gone.
-        if let Some(running) = &mut self.running
-            && running.started.pid == pid
-            && running.status.is_none()
-        {
-            running.status = Some(status);
-            running.started.ended.tell();
-            if let Some(stdin) = &self.stdin {
-                stdin.nobody_reads();
+    fn reap(&mut self) {
+        self.children.acknowledge();
+        while let Some((pid, status)) = self.children.next() {
+            // Anything else is an orphan, and now it is gone.
+            let job = self.jobs.iter_mut().find(|job| job.pid == pid && job.status.is_none());
+            if let Some(job) = job {
+                job.ended(status);
             }
-            self.report_if_complete();
         }
     }
 
-    fn report_if_complete(&mut self) {
-        if let Some(running) = &self.running
-            && let (Some(status), Some(stdout_bytes), Some(stderr_bytes)) =
-                (running.status, running.stdout_bytes, running.stderr_bytes)
-        {
-            self.running = None;
-            if status == ExitStatus::Code(0) {
-                for failure in event::close_used() {
-                    self.notice(failure);
+    /// Tells the host of commands that have ended and whose output is all sent.
+    fn report(&mut self) {
+        while let Some(n) = self.jobs.iter().position(|job| job.complete().is_some()) {
+            let job = self.jobs.remove(n);
+            let Some((status, [stdout_bytes, stderr_bytes])) = job.complete() else { return };
+            let exited = Message::Exited { id: job.id.into(), status, stdout_bytes, stderr_bytes };
+            self.leftovers.extend(job.leftovers());
+            // The last one of several that run says that the channels they all used are complete.
+            if status == ExitStatus::Code(0) && self.jobs.is_empty() && event::any_used() {
+                self.work.close_events(exited);
+            } else {
+                self.send(&exited);
+            }
+        }
+    }
+
+    fn collect_work(&mut self) {
+        while let Some(done) = self.work.next() {
+            match done {
+                Done::Answer { id, result, mounted } => {
+                    self.mounted.extend(mounted);
+                    self.answer(id, result.map(|()| None));
                 }
+                Done::Messages(messages) => messages.iter().for_each(|message| self.send(message)),
             }
-            self.send(&Message::Exited { status, stdout_bytes, stderr_bytes });
         }
     }
 
-    fn signal(&mut self, number: i32) {
+    fn signal(&mut self, id: u64, number: i32) {
         // The command may just have ended: no error.
-        let Some(running) = &self.running else { return };
+        let Some(job) = self.running(id) else { return };
         let Some(signal) = Signal::from_named_raw(number) else {
             return self.notice(format!("there is no signal {number}"));
         };
-        let terminal = running.started.terminal.as_ref();
-        let foreground = terminal.and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
-        let group = foreground.unwrap_or(running.started.pid);
-        match kill_process_group(group, signal) {
+        let foreground =
+            job.terminal.as_ref().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+        match kill_process_group(foreground.unwrap_or(job.pid), signal) {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => self.notice(format!("cannot send signal {number}: {errno}")),
         }
     }
 
-    fn resize(&mut self, size: WindowSize) {
-        let terminal = self.running.as_ref().and_then(|running| running.started.terminal.as_ref());
+    fn resize(&mut self, id: u64, size: WindowSize) {
+        let terminal = self.running(id).and_then(|job| job.terminal.as_ref());
         if let Some(Err(error)) = terminal.map(|terminal| exec::set_size(terminal, size)) {
             self.notice(format!("cannot resize the terminal: {error}"));
         }
     }
 
-    fn shut_down(mut self, events: &Receiver<Event>) -> ! {
-        self.end_processes(events);
+    fn running(&self, id: u64) -> Option<&Job> {
+        self.jobs.iter().find(|job| u64::from(job.id) == id && job.status.is_none())
+    }
+
+    fn shut_down(mut self) -> ! {
+        self.state = State::Ending;
+        self.end_processes();
         rustix::fs::sync();
         for target in std::mem::take(&mut self.mounted).into_iter().rev() {
             if let Err(errno) = unmount(&*target, UnmountFlags::empty()) {
@@ -356,62 +443,47 @@ impl Agent {
         }
         rustix::fs::sync();
         self.send(&Message::Bye);
+        self.turn_until(REPORT_GRACE, |agent| agent.link.has_room());
         power::off()
     }
 
-    /// Ends what still runs: asks, waits a moment, kills. A command that was running is reported with
-    /// what it had written.
-    fn end_processes(&mut self, events: &Receiver<Event>) {
+    /// Ends what still runs: asks, waits a moment, kills. Commands that were running are reported with
+    /// what they had written.
+    fn end_processes(&mut self) {
         // The usual case.
-        if no_children() && self.running.is_none() {
+        if Children::none_left() && self.jobs.is_empty() && self.work.is_idle() {
             return;
         }
         // Process 1 as a group is every process but itself.
         let _ = kill_process_group(Pid::INIT, Signal::TERM);
         let _ = kill_process_group(Pid::INIT, Signal::CONT);
-        if !self.handle_until(events, TERM_GRACE, |_| no_children()) {
+        if !self.turn_until(TERM_GRACE, |_| Children::none_left()) {
             let programs = running_programs();
             self.notice(format!(
                 "killed what still ran {} ms after SIGTERM: {programs}",
                 TERM_GRACE.as_millis(),
             ));
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
-            if !self.handle_until(events, KILL_GRACE, |_| no_children()) {
+            if !self.turn_until(KILL_GRACE, |_| Children::none_left()) {
                 let programs = running_programs();
                 self.notice(format!("could not kill: {programs}"));
             }
         }
-        self.handle_until(events, REPORT_GRACE, |agent| agent.running.is_none());
+        self.turn_until(REPORT_GRACE, |agent| agent.jobs.is_empty() && agent.work.is_idle());
     }
 
-    /// Handles what the threads say until `reached`, at most for `most`; whether it was reached.
-    fn handle_until(
-        &mut self,
-        events: &Receiver<Event>,
-        most: Duration,
-        reached: impl Fn(&Agent) -> bool,
-    ) -> bool {
+    /// Goes on until `reached`, at most for `most`; whether it was reached.
+    fn turn_until(&mut self, most: Duration, reached: impl Fn(&Agent) -> bool) -> bool {
         let deadline = Instant::now() + most;
         while !reached(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            match events.recv_timeout(left) {
-                // The end goes on whatever the host still asks for.
-                Ok(Event::Request(_) | Event::ControlEnded(_)) => {}
-                Ok(event) => {
-                    self.handle(event);
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+            if left.is_zero() {
+                return false;
             }
+            self.turn(Some(left));
         }
         true
     }
-}
-
-/// Every process is a descendant of process 1, so no child is no process.
-fn no_children() -> bool {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    waitid(WaitId::All, options).is_err_and(|errno| errno == Errno::CHILD)
 }
 
 /// Names and numbers of all processes that are programs; kernel threads have no command line.
@@ -428,17 +500,6 @@ fn running_programs() -> String {
         }
     }
     programs.join(", ")
-}
-
-/// An error with its reasons.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

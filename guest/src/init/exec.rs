@@ -1,9 +1,8 @@
 //! Starts the command that the host asks for.
 
 use super::diagnose;
-use super::output::{Ended, Source, relay};
-use super::reaper::Reaper;
-use super::stdin::{Sink, Stdin};
+use super::failure::Failure;
+use super::job::{Inlet, Job, Outlet, Sink};
 use crate::commands::power_off_after::UNDER_HOST;
 use crate::sys::{Controlling, in_own_session};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,6 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use vmtest_guest::proto::frame::Kind;
 use vmtest_guest::proto::{self, WindowSize};
 
 /// A larger pipe than the default 64 KiB saves switches between command and relay.
@@ -42,124 +42,76 @@ const DEFAULT_ENV: &[(&str, &str)] = &[
 /// The kernel sets this one to `/` for init, so that it cannot be told from a user's wish.
 const HOME: (&str, &str) = ("HOME", "/root");
 
-/// Why a command did not start.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) text: String,
-    pub(crate) errno: Option<i32>,
-}
-
-impl Failure {
-    pub(crate) fn new(text: impl Into<String>, errno: rustix::io::Errno) -> Failure {
-        Failure { text: text.into(), errno: Some(errno.raw_os_error()) }
-    }
-
-    fn of(what: &str, error: &io::Error) -> Failure {
-        Failure { text: format!("{what}: {error}"), errno: error.raw_os_error() }
-    }
-}
-
-/// A command that runs.
-pub(crate) struct Started {
-    pub(crate) pid: Pid,
-    /// The master side of its terminal.
-    pub(crate) terminal: Option<Arc<File>>,
-    /// To tell the relays that it has ended.
-    pub(crate) ended: Ended,
-}
-
-/// Where the command's streams go.
-pub(crate) struct Streams<'a> {
-    pub(crate) stdin: Option<&'a Stdin>,
-    pub(crate) stdout: &'a File,
-    pub(crate) stderr: &'a File,
-}
-
-/// Which output stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
-}
-
-/// Starts `exec`. `stream_done` is called once for each stream, by its thread, with the number of
-/// bytes relayed; with a terminal stderr is done before this returns.
-pub(crate) fn start(
-    exec: &proto::Exec,
-    reaper: &Reaper,
-    streams: &Streams<'_>,
-    stream_done: impl Fn(Stream, u64) + Clone + Send + 'static,
-) -> Result<Started, Failure> {
+/// Starts `exec` as the command number `id`.
+pub(crate) fn start(id: u32, exec: &proto::Exec) -> Result<Job, Failure> {
     let mut command = prepare(exec)?;
     let name = exec.argv[0].as_os_str();
     let program = PathBuf::from(command.get_program());
-    let ended = Ended::new().map_err(|errno| Failure::new("cannot make an eventfd", errno))?;
-    let pipes = |error: io::Error| Failure::of("cannot make the command's pipes", &error);
-
-    let mut to_relay = Vec::new();
-    let mut stdin_sink = None;
-    let mut terminal = None;
-    if let Some(size) = exec.tty {
-        let (master, slave) =
-            open_terminal(size).map_err(|error| Failure::of("cannot make a terminal", &error))?;
-        let master = Arc::new(master);
-        command.stdin(slave.try_clone().map_err(pipes)?);
-        command.stdout(slave.try_clone().map_err(pipes)?);
-        command.stderr(slave);
-        in_own_session(&mut command, name, Controlling::Stdin).map_err(pipes)?;
-        to_relay.push((Stream::Stdout, Source::Terminal(master.try_clone().map_err(pipes)?)));
-        stdin_sink = Some(Sink::Terminal(Arc::clone(&master)));
-        terminal = Some(master);
-    } else {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let (read, write) = one_way().map_err(pipes)?;
-            set_nonblocking(&read).map_err(pipes)?;
-            match stream {
-                Stream::Stdout => command.stdout(write),
-                Stream::Stderr => command.stderr(write),
-            };
-            to_relay.push((stream, Source::Pipe(File::from(read))));
-        }
-        command.stdin(Stdio::null());
-        if exec.stdin {
-            let (read, write) = one_way().map_err(pipes)?;
-            set_nonblocking(&write).map_err(pipes)?;
-            command.stdin(read);
-            stdin_sink = Some(Sink::Pipe(Arc::new(File::from(write))));
-        }
-        in_own_session(&mut command, name, Controlling::None).map_err(pipes)?;
-    }
-    let stdout = streams.stdout.try_clone().map_err(pipes)?;
-    let stderr = streams.stderr.try_clone().map_err(pipes)?;
-
-    let pid = reaper.spawn(&mut command).map_err(|error| {
+    let streams = match exec.tty {
+        Some(size) => on_terminal(&mut command, name, size),
+        None => on_pipes(&mut command, name, exec.stdin),
+    };
+    let Ends { terminal, stdout, stderr, sink } =
+        streams.map_err(|error| Failure::of("cannot make the command's streams", &error))?;
+    let child = command.spawn().map_err(|error| {
         let cwd = command.get_current_dir().unwrap_or(Path::new("/"));
         Failure { text: diagnose::exec_error(&program, cwd, &error), errno: error.raw_os_error() }
     })?;
-    // The command has its own copies; ours would keep the streams open for ever.
+    // The command has its own copies; ours would keep the streams open forever.
     drop(command);
+    Ok(Job {
+        id,
+        pid: Pid::from_child(&child),
+        status: None,
+        outlets: [
+            Outlet::new(Kind::Stdout, Some(stdout), terminal.is_some()),
+            Outlet::new(Kind::Stderr, stderr, false),
+        ],
+        inlet: Inlet::new(sink.filter(|_| exec.stdin)),
+        terminal,
+    })
+}
 
-    if let (Some(stdin), Some(sink)) = (streams.stdin, stdin_sink)
-        && exec.stdin
-    {
-        stdin.begin(sink);
+/// Our ends of a command's streams.
+struct Ends {
+    terminal: Option<Arc<File>>,
+    stdout: File,
+    /// A terminal has but one output.
+    stderr: Option<File>,
+    sink: Option<Sink>,
+}
+
+fn on_terminal(command: &mut Command, name: &OsStr, size: WindowSize) -> io::Result<Ends> {
+    let (master, slave) = open_terminal(size)?;
+    let master = Arc::new(master);
+    command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+    in_own_session(command, name, Controlling::Stdin)?;
+    Ok(Ends {
+        stdout: master.try_clone()?,
+        stderr: None,
+        sink: Some(Sink::Terminal(Arc::clone(&master))),
+        terminal: Some(master),
+    })
+}
+
+fn on_pipes(command: &mut Command, name: &OsStr, stdin: bool) -> io::Result<Ends> {
+    let (stdout, write) = one_way()?;
+    command.stdout(write);
+    let (stderr, write) = one_way()?;
+    command.stderr(write);
+    set_nonblocking(&stdout)?;
+    set_nonblocking(&stderr)?;
+    let mut sink = None;
+    if stdin {
+        let (read, write) = one_way()?;
+        set_nonblocking(&write)?;
+        command.stdin(read);
+        sink = Some(Sink::Pipe(File::from(write)));
+    } else {
+        command.stdin(Stdio::null());
     }
-    if exec.tty.is_some() {
-        stream_done(Stream::Stderr, 0);
-    }
-    for (stream, source) in to_relay {
-        let port = match stream {
-            Stream::Stdout => stdout.try_clone(),
-            Stream::Stderr => stderr.try_clone(),
-        };
-        let port = port.map_err(pipes)?;
-        let ended = ended.clone();
-        let stream_done = stream_done.clone();
-        std::thread::spawn(move || {
-            relay(source, port, &ended, |bytes| stream_done(stream, bytes));
-        });
-    }
-    Ok(Started { pid, terminal, ended })
+    in_own_session(command, name, Controlling::None)?;
+    Ok(Ends { terminal: None, stdout: File::from(stdout), stderr: Some(File::from(stderr)), sink })
 }
 
 /// The environment of a command: what the kernel gave us from its command line (`VMTEST_…`, and

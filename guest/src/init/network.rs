@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vmtest_guest::proto::{InterfaceAddress, Network};
 
-use super::exec::Failure;
+use super::failure::Failure;
 
 const INTERFACES: &str = "/sys/class/net";
 const RESOLV_CONF: &str = "/etc/resolv.conf";

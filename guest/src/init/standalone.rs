@@ -3,22 +3,22 @@
 //! Then this is an init as u-root's: it runs the image's `uinit`, then a shell on the console, then
 //! powers off.
 
-use super::agent::Event;
 use super::exec::environment;
-use super::reaper::Reaper;
-use super::{diagnose, log, power};
+use super::log::log;
+use super::{diagnose, power};
 use crate::sys::{Controlling, in_own_session};
+use rustix::process::{Pid, WaitOptions, wait};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
-use std::sync::mpsc::Receiver;
+use std::process::{Command, ExitStatus};
 
 const UINITS: &[&str] = &["/bbin/uinit", "/bin/uinit"];
 const UINIT_FLAGS: &str = "/etc/uinit.flags";
 const SHELLS: &[&str] = &["/bin/defaultsh", "/bin/sh"];
 
-pub(crate) fn run(reaper: &Reaper, events: &Receiver<Event>, notices: &[String]) -> ! {
+pub(crate) fn run(notices: &[String]) -> ! {
     for notice in notices {
         log(notice);
         // The console: it is the only way to tell anybody.
@@ -28,10 +28,10 @@ pub(crate) fn run(reaper: &Reaper, events: &Receiver<Event>, notices: &[String])
     let uinit = UINITS.iter().find(exists);
     let shell = SHELLS.iter().find(exists);
     if let Some(uinit) = uinit {
-        run_one(uinit, uinit_arguments(), reaper, events);
+        run_one(uinit, uinit_arguments());
     }
     if let Some(shell) = shell {
-        run_one(shell, Vec::new(), reaper, events);
+        run_one(shell, Vec::new());
     }
     if uinit.is_none() && shell.is_none() {
         eprintln!("vmtest-guest: nothing to run: the image has no {}", {
@@ -42,23 +42,24 @@ pub(crate) fn run(reaper: &Reaper, events: &Receiver<Event>, notices: &[String])
     power::off()
 }
 
-fn run_one(program: &str, arguments: Vec<OsString>, reaper: &Reaper, events: &Receiver<Event>) {
+fn run_one(program: &str, arguments: Vec<OsString>) {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment([])).current_dir("/");
     let started = in_own_session(&mut command, OsStr::new(program), Controlling::StdinIfPossible)
-        .and_then(|()| reaper.spawn(&mut command));
+        .and_then(|()| command.spawn());
     let started = match started {
-        Ok(pid) => pid,
+        Ok(child) => Pid::from_child(&child),
         Err(error) => {
             let why = diagnose::exec_error(Path::new(program), Path::new("/"), &error);
             return eprintln!("vmtest-guest: {why}");
         }
     };
-    for event in events {
-        if let Event::Reaped { pid, status } = event
-            && pid == started
-        {
-            return eprintln!("vmtest-guest: {program} ended with status {}", status.shell_code());
+    // Orphans are children of process 1 as well.
+    while let Ok(Some((pid, status))) = wait(WaitOptions::empty()) {
+        if pid == started {
+            let status = ExitStatus::from_raw(status.as_raw());
+            let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+            return eprintln!("vmtest-guest: {program} ended with status {code}");
         }
     }
 }

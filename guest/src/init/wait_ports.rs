@@ -1,4 +1,4 @@
-//! Waits for the virtio-serial ports to appear, and opens them.
+//! Waits for the agent's virtio-serial ports to appear, and opens them.
 //!
 //! They appear in steps that take a few milliseconds: driver, port, name. There is nobody to tell
 //! us (udev would), so this looks again and again, every millisecond.
@@ -22,17 +22,13 @@ const BEHIND_OTHERS: Duration = Duration::from_millis(500);
 /// The opened ports of the agent.
 pub(crate) struct Ports {
     pub(crate) control: File,
-    /// Absent where the host attached none.
-    pub(crate) stdin: Option<File>,
-    pub(crate) stdout: Option<File>,
-    pub(crate) stderr: Option<File>,
     /// Only there when the host wants coverage.
     pub(crate) coverage: Option<File>,
     /// Names of all ports there are.
     pub(crate) names: Vec<String>,
 }
 
-/// Opens the control port and the streams' ports; the error is a sentence for the user that says
+/// Opens the control port, and that for coverage; the error is a sentence for the user that says
 /// what was found instead.
 pub(crate) fn wait_for_control() -> Result<Ports, String> {
     let start = Instant::now();
@@ -79,16 +75,13 @@ fn serial_device_exists() -> bool {
     })
 }
 
-/// The control port is there; the others follow it at once. Gives them a moment to get their names.
+/// The control port is there; others follow it at once. Gives them a moment to get their names.
 fn settle() -> Vec<Port> {
     let deadline = Instant::now() + Duration::from_millis(100);
     loop {
         let found = ports::list().unwrap_or_default();
         let all = fs::read_dir("/sys/class/virtio-ports").map_or(0, Iterator::count);
-        let streams = [proto::STDIN_PORT, proto::STDOUT_PORT, proto::STDERR_PORT];
-        let complete =
-            found.len() == all && streams.iter().all(|name| find(&found, name).is_some());
-        if complete || Instant::now() > deadline {
+        if found.len() == all || Instant::now() > deadline {
             return found;
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -109,9 +102,6 @@ fn open_all(found: Vec<Port>) -> Result<Ports, String> {
     let control = open_named(proto::CONTROL_PORT)?.ok_or("the control port went away")?;
     Ok(Ports {
         control,
-        stdin: open_named(proto::STDIN_PORT)?,
-        stdout: open_named(proto::STDOUT_PORT)?,
-        stderr: open_named(proto::STDERR_PORT)?,
         coverage: open_named(proto::COVERAGE_PORT)?,
         names: found.into_iter().map(|port| port.name).collect(),
     })

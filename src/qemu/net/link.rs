@@ -60,6 +60,10 @@ impl LinkNic {
 }
 
 impl Device for LinkNic {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Err("it is on a network with other machines")
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let id = planner.id("net");
         let file =

@@ -163,6 +163,10 @@ impl UserNet {
 }
 
 impl Device for UserNet {
+    fn resumable(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
         let UserNet { cidr4, cidr6, forwards, card, user_args } = self;
         self.check_cidrs()?;

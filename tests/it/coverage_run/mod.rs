@@ -474,7 +474,7 @@ fn go_tests_of_the_library_write_the_profile_that_the_environment_names() {
         let limit = std::time::Duration::from_secs(60);
         let report = vmtest::testing::go::run(Arch::Amd64, (), [program], limit).unwrap();
         assert_eq!(report.to_string(), "pkg TestSign: passed\nthe run: passed");
-        assert!(report.finished.outcome.notices.is_empty(), "{report:?}");
+        assert!(report.finished.record.outcome.notices.is_empty(), "{report:?}");
         return;
     }
     assets(Arch::Amd64);

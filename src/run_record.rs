@@ -1,4 +1,4 @@
-//! A run's report for programs: `run.json`.
+//! The record of a run, and its form for programs: `run.json`.
 //!
 //! The schema only grows within one [`SCHEMA`]: programs must accept fields they do not know. Times
 //! are seconds, sizes bytes. What is not known is `null` or absent, never a made-up value.
@@ -12,15 +12,21 @@ use vmtest_guest::proto::ExitStatus;
 
 use crate::accel::AccelChoice;
 use crate::arch::Arch;
-use crate::coverage::record::Record;
+use crate::coverage::Collected;
+use crate::plan::{Plan, Spelling};
 use crate::vm::{KernelCounters, Outcome, Phases, Verdict};
 
 /// Version of the report's format.
 pub const SCHEMA: u32 = 1;
 
-/// All that is known of a run besides its outcome.
+/// A run that has ended: all that is known of it.
 #[derive(Clone, Debug)]
-pub struct Context {
+#[non_exhaustive]
+pub struct RunRecord {
+    /// What happened.
+    pub outcome: Outcome,
+    /// Whether the guest booted or went on where it was saved; `None` where nothing got that far.
+    pub origin: Option<Origin>,
     /// Guest architecture.
     pub arch: Arch,
     /// QEMU's program and arguments, as executed.
@@ -44,7 +50,9 @@ pub struct Context {
     /// The console's last lines.
     pub console_tail: Vec<String>,
     /// What was collected of the run's coverage, and where.
-    pub coverage: Option<(PathBuf, Record)>,
+    pub coverage: Option<Collected>,
+    /// What was collected is not complete, although the verdict stands: why, and how to fix it.
+    pub coverage_lost: Option<(String, String)>,
 }
 
 /// Which kernel was booted.
@@ -67,8 +75,73 @@ pub struct ImageIdentity {
     pub blake3: Option<String>,
 }
 
-/// The report as JSON.
-pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
+/// How a guest came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// It went on where it was saved.
+    Warm {
+        /// Which template.
+        template: String,
+    },
+    /// It booted, and was saved for the next run.
+    Saved {
+        /// Which template.
+        template: String,
+        /// Why there was none.
+        reason: String,
+    },
+    /// It booted.
+    Cold {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What is known of a run before it runs.
+pub(crate) fn facts(
+    plan: &Plan,
+    accel: &AccelChoice,
+    kernel: &KernelIdentity,
+    initramfs: Option<&ImageIdentity>,
+) -> RunRecord {
+    let mounts = plan.mounts().iter();
+    RunRecord {
+        outcome: Outcome::default(),
+        origin: None,
+        arch: plan.arch(),
+        argv: std::iter::once(plan.program().to_owned())
+            .chain(plan.args(Spelling::Executed))
+            .collect(),
+        repeat: OsString::new(),
+        qemu_version: None,
+        kernel: kernel.clone(),
+        cmdline: plan.cmdline().map(str::to_owned),
+        initramfs: initramfs.cloned(),
+        mounts: mounts.map(|mount| (mount.source.clone(), mount.target.clone())).collect(),
+        accel: accel.clone(),
+        artifacts: Vec::new(),
+        console_tail: Vec::new(),
+        coverage: None,
+        coverage_lost: None,
+    }
+}
+
+/// A record of a run that ended like this, for tests of what is made of it.
+#[cfg(test)]
+pub(crate) fn of(verdict: Verdict) -> RunRecord {
+    use crate::accel::{Accel, Reason};
+    let plan = crate::options::Options::new(Arch::Amd64).plan().expect("the defaults can be had");
+    let accel = AccelChoice { accel: Accel::Tcg, reason: Reason::Requested };
+    let mut record = facts(&plan, &accel, &KernelIdentity::default(), None);
+    record.outcome.verdict = verdict;
+    record
+}
+
+/// The record as JSON.
+pub fn to_json(record: &RunRecord) -> Value {
+    let (context, outcome) = (record, &record.outcome);
     let verdict = &outcome.verdict;
     let (status, signal) = match verdict {
         Verdict::Exited(ExitStatus::Code(code)) => (Some(*code), None),
@@ -124,11 +197,12 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
             "host_port": forward.host_port,
             "guest_port": forward.guest_port,
         })).collect::<Vec<_>>(),
-        "coverage": context.coverage.as_ref().map(|(dir, record)| json!({
-            "dir": dir,
-            "name": record.name,
-            "collected": record.collected,
-            "missing": record.missing,
+        "warm": context.origin,
+        "coverage": context.coverage.as_ref().map(|collected| json!({
+            "dir": collected.dir,
+            "name": collected.record.name,
+            "collected": collected.record.collected,
+            "missing": collected.record.missing,
             "kernel_secs": match &outcome.kernel_counters {
                 Some(KernelCounters::Complete { took, .. }) => Some(took.as_secs_f64()),
                 _ => None,
@@ -137,6 +211,18 @@ pub fn to_json(context: &Context, outcome: &Outcome) -> Value {
         "notices": outcome.notices,
         "console_tail": context.console_tail,
         "artifacts": artifacts,
+    })
+}
+
+/// What is known of a run that was not started.
+pub(crate) fn failed_start(exit_code: u8, message: &str, repeat: &std::ffi::OsStr) -> Value {
+    json!({
+        "schema": SCHEMA,
+        "vmtest_version": env!("CARGO_PKG_VERSION"),
+        "verdict": "could-not-start",
+        "exit_code": exit_code,
+        "message": message,
+        "repeat": repeat.to_string_lossy(),
     })
 }
 

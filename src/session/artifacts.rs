@@ -2,49 +2,56 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use vmtest::report::{self, Context};
-use vmtest::vm::Outcome;
+use super::Error;
+use crate::run_record::{self, RunRecord};
 
-use super::error::Failure;
-
-/// `--artifacts DIR`.
-pub(crate) struct Artifacts {
+/// A run's directory of artifacts, or none.
+pub(super) struct Artifacts {
     dir: Option<PathBuf>,
     kept: Vec<(&'static str, PathBuf)>,
 }
 
 impl Artifacts {
-    /// Makes the directory, before anything is started.
-    pub(crate) fn create(dir: Option<&Path>) -> Result<Artifacts, Failure> {
+    /// Makes the directory, before anything is started. What an earlier run has left there of its record
+    /// goes: it is not this run's.
+    pub(super) fn create(dir: Option<&Path>) -> Result<Artifacts, Error> {
         let dir = dir.map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
         if let Some(dir) = &dir {
-            std::fs::create_dir_all(dir).map_err(|error| cannot("make", dir, &error))?;
+            std::fs::create_dir_all(dir).map_err(|source| cannot("make", dir, source))?;
+            let old = dir.join("run.json");
+            match std::fs::remove_file(&old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(cannot("replace", &old, error));
+                }
+                _ => {}
+            }
         }
         Ok(Artifacts { dir, kept: Vec::new() })
     }
 
     /// Whether anything is kept.
-    pub(crate) fn wanted(&self) -> bool {
+    pub(super) fn wanted(&self) -> bool {
         self.dir.is_some()
     }
 
     /// Makes a file, if any are kept.
-    pub(crate) fn file(&mut self, what: &'static str, name: &str) -> Result<Option<File>, Failure> {
+    pub(super) fn file(&mut self, what: &'static str, name: &str) -> Result<Option<File>, Error> {
         let Some(dir) = &self.dir else { return Ok(None) };
         let path = dir.join(name);
-        let file = File::create(&path).map_err(|error| cannot("write", &path, &error))?;
+        let file = File::create(&path).map_err(|source| cannot("write", &path, source))?;
         self.kept.push((what, path));
         Ok(Some(file))
     }
 
     /// Has a stream's bytes also go to a file.
-    pub(crate) fn tee(
+    pub(super) fn tee(
         &mut self,
         what: &'static str,
         writer: Box<dyn Write + Send>,
-    ) -> Result<Box<dyn Write + Send>, Failure> {
+    ) -> Result<Box<dyn Write + Send>, Error> {
         Ok(match self.file(what, what)? {
             Some(file) => Box::new(Tee { file, writer, gone: None }),
             None => writer,
@@ -52,38 +59,46 @@ impl Artifacts {
     }
 
     /// Writes `run.json`, whole or not at all.
-    pub(crate) fn finish(
-        self,
-        mut context: Context,
-        outcome: &Outcome,
-    ) -> Result<Context, Failure> {
-        context.artifacts = self.kept;
+    pub(super) fn finish(self, record: &mut RunRecord) -> Result<(), Error> {
+        record.artifacts = self.kept;
         if let Some(dir) = self.dir {
             let path = dir.join("run.json");
-            context.artifacts.push(("run", path.clone()));
-            let text = format!("{:#}\n", report::to_json(&context, outcome));
+            record.artifacts.push(("run", path.clone()));
+            let text = format!("{:#}\n", run_record::to_json(record));
             write_whole(&dir, &path, text.as_bytes())
-                .map_err(|error| cannot("write", &path, &error))?;
+                .map_err(|source| cannot("write", &path, source))?;
         }
-        Ok(context)
+        Ok(())
     }
 }
 
+/// Writes the record of a run that was not started: `run.json` in this directory, which is made.
+///
+/// # Errors
+/// The system's.
+pub fn record_failed_start(
+    dir: &Path,
+    exit_code: u8,
+    message: &str,
+    repeat: &std::ffi::OsStr,
+) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let record = run_record::failed_start(exit_code, message, repeat);
+    write_whole(dir, &dir.join("run.json"), format!("{record:#}\n").as_bytes())
+}
+
+/// Writes a file whole or not at all, as public as its directory.
 fn write_whole(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".run.json.").tempfile_in(dir)?;
     file.write_all(text)?;
     file.persist(path)?;
     // A temporary file is private; a report is as public as the files beside it.
-    let mode = dir.metadata()?.permissions();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&mode) & 0o666;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    let mode = dir.metadata()?.permissions().mode() & 0o666;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::missing(
-        format!("cannot {what} `{}`: {error}", path.display()),
-        "--artifacts names a directory that vmtest may write to",
-    )
+fn cannot(what: &str, path: &Path, source: io::Error) -> Error {
+    Error::Write { what: what.to_owned(), path: path.to_owned(), source }
 }
 
 /// Writes to a file and passes on. A reader that left does not end the file.

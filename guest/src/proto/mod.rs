@@ -1,61 +1,55 @@
 //! The protocol between host and guest.
 //!
-//! Everything goes through named virtio-serial ports:
-//!
-//! | port | direction | content |
-//! |---|---|---|
-//! | [`CONTROL_PORT`] | both | JSON lines: [`Request`] to the guest, [`Message`] from it |
-//! | [`STDIN_PORT`] | to the guest | the command's stdin, raw |
-//! | [`STDOUT_PORT`] | from the guest | the command's stdout, raw |
-//! | [`STDERR_PORT`] | from the guest | the command's stderr, raw |
-//! | any other name | from the guest | an event channel, JSON lines ([`event`]) |
-//!
-//! A virtio port has no end of file that both sides can trust: QEMU may drop what it has not yet
-//! passed on when the host's end is closed, and does not tell the host when the guest closes its
-//! end. So ends are said on the control port, as byte counts: [`Request::StdinEnd`] and
-//! [`Message::Exited`]. The receiver reads on until it has that many bytes.
+//! One virtio-serial port, [`CONTROL_PORT`], carries [frames](frame) both ways: messages (JSON), and
+//! the streams of the commands that run. Everything is in one order, so what was sent before a message
+//! has arrived when the message does: a command's output is complete when [`Message::Exited`] is there.
 //!
 //! ```text
 //!   guest                                   host
 //!     | -- Hello ----------------------------> |   (the guest is ready)
+//!     | <--------------------------- Resumed --|   (only to a guest that was saved and lives again)
 //!     | <------------- Mount id, Network id -- |   (any number)
 //!     | -- Done id, Done id -----------------> |
+//!     | <-------------- Files id, its archive -|
+//!     | -- Done id --------------------------> |
 //!     | <---------------------------- Exec id -|
 //!     | -- Done id (pid) --------------------> |   (it runs)
-//!     | <- Signal, Resize, StdinEnd ---------- |
-//!     | -- Exited ---------------------------> |
-//!     | <---------------------------- Shutdown |   (or another Exec)
+//!     | <- Signal id, Resize id, stdin of id -- |   (or another Exec: several run beside each other)
+//!     | -- stdout, stderr of id -------------> |
+//!     | -- Exited id ------------------------> |   (or an Exec after it)
+//!     | <---------------------------- Shutdown |
 //!     | -- Bye ------------------------------> |   (all is on disk; the host may stop QEMU)
 //! ```
 //!
-//! The host sends stdin only after the `Done` of an Exec with [`Exec::stdin`], and says
-//! [`Request::StdinEnd`] exactly once for each, before the next Exec; also when the command has ended
-//! without reading all of it: the guest takes and drops what nobody reads, and by the count it knows
-//! where the next command's stdin begins.
+//! Every request with an `id` is answered by exactly one [`Message::Done`] or [`Message::Failed`] with
+//! that id. Ids are the host's, from 1 on, each used once. The streams of a command carry the id of
+//! its Exec.
 //!
-//! Every request with an `id` is answered by exactly one [`Message::Done`] or [`Message::Failed`]
-//! with that id. A line is at most [`MAX_LINE_BYTES`] long; a longer or malformed one is an error of
-//! whoever sent it and ends the conversation.
+//! Whoever sends on a stream may have [`frame::WINDOW_BYTES`] on their way: the receiver gives room
+//! back ([`frame::Kind::Credit`]) as it passes bytes on. So neither side ever has to stop reading the
+//! port, and one command whose output nobody reads stops only itself. The host sends the end of stdin
+//! ([`frame::Kind::End`]) once; a guest drops what comes for a command that has ended.
+//!
+//! Event channels are ports of their own, from the guest only, with JSON lines ([`event`]); so is
+//! [`COVERAGE_PORT`].
+//!
+//! A frame that is malformed or too long is an error of whoever sent it and ends the conversation.
+
+pub mod frame;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::net::IpAddr;
 
 /// Version of the protocol. The host refuses a guest that says another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// The longest line on the control port, in bytes with its newline. Argument lists are the largest
-/// thing sent; Linux allows 2 MiB of them by default.
-pub const MAX_LINE_BYTES: usize = 4 << 20;
+/// The longest message, in bytes of JSON. Argument lists are the largest thing sent: Linux allows 2 MiB
+/// of them by default, and an argument that is no UTF-8 takes up to four bytes of JSON for each of its
+/// own.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Control port's name.
 pub const CONTROL_PORT: &str = "vmtest.control";
-/// Name of the port with the command's stdin.
-pub const STDIN_PORT: &str = "vmtest.stdin";
-/// Name of the port with the command's stdout.
-pub const STDOUT_PORT: &str = "vmtest.stdout";
-/// Name of the port with the command's stderr.
-pub const STDERR_PORT: &str = "vmtest.stderr";
-
 /// File in the image that lists the kernel modules to load at start, one a line, in this order:
 /// the absolute path, then optionally a blank and the module's parameters. Lines that start with
 /// `#` are comments.
@@ -101,7 +95,7 @@ pub enum Request {
         #[serde(flatten)]
         network: Network,
     },
-    /// Start the command. One runs at a time.
+    /// Start a command. Any number may run at a time.
     Exec {
         /// Number of the request.
         id: u64,
@@ -109,21 +103,43 @@ pub enum Request {
         #[serde(flatten)]
         exec: Box<Exec>,
     },
-    /// All of stdin was sent: the command sees end of file after this many bytes in all.
-    StdinEnd {
-        /// Bytes sent on [`STDIN_PORT`] since [`Request::Exec`].
-        bytes: u64,
-    },
-    /// Send a signal to the command's process group (with a terminal: to its foreground group).
+    /// Send a signal to a command's process group (with a terminal: to its foreground group).
     Signal {
+        /// The command: the number of its Exec.
+        id: u64,
         /// Linux's signal number.
         signal: i32,
     },
-    /// The user's terminal has a new size.
+    /// A command's terminal has a new size.
     Resize {
+        /// The command: the number of its Exec.
+        id: u64,
         /// The new size.
         #[serde(flatten)]
         size: WindowSize,
+    },
+    /// Put files into the root file system. Their archive (cpio, "newc") follows as
+    /// [`frame::Kind::Stdin`] of this id, up to its [`frame::Kind::End`].
+    Files {
+        /// Number of the request.
+        id: u64,
+    },
+    /// Have the kernel print something to its log: letters of `/proc/sysrq-trigger`, `t` for the stacks
+    /// of all tasks, `l` for those of all processors.
+    Sysrq {
+        /// Number of the request.
+        id: u64,
+        /// Letters, in order.
+        keys: String,
+    },
+    /// The guest was saved when it had said hello, and lives again, perhaps not alone. Nothing else may
+    /// be sent before.
+    Resumed {
+        /// Number of the request.
+        id: u64,
+        /// What makes it its own.
+        #[serde(flatten)]
+        fresh: Fresh,
     },
     /// Send the kernel's gcov counters as a tar archive on [`COVERAGE_PORT`]. May be asked for while a
     /// command runs. Answered by [`Message::KernelCoverage`] or [`Message::Failed`].
@@ -161,13 +177,15 @@ pub enum Message {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         errno: Option<i32>,
     },
-    /// The command ended. Its output is complete when this many bytes have arrived.
+    /// A command ended, and all its output was sent before this.
     Exited {
+        /// The command: the number of its Exec.
+        id: u64,
         /// How it ended.
         status: ExitStatus,
-        /// Bytes written to [`STDOUT_PORT`] since [`Request::Exec`].
+        /// Bytes of stdout sent in all.
         stdout_bytes: u64,
-        /// Bytes written to [`STDERR_PORT`] since [`Request::Exec`].
+        /// Bytes of stderr sent in all.
         stderr_bytes: u64,
     },
     /// The kernel's counters are sent: complete when this many bytes have arrived.
@@ -212,6 +230,16 @@ pub struct Hello {
     pub ports: Vec<String>,
     /// Kernel modules that were loaded.
     pub modules: Vec<String>,
+}
+
+/// What makes a guest that lives again its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// Random bytes of the host's, in hexadecimal digits: the guest's random numbers depend on them from
+    /// then on.
+    pub entropy: String,
+    /// The host's clock, in nanoseconds since 1970.
+    pub realtime_ns: u64,
 }
 
 /// A file system to mount.
@@ -272,10 +300,10 @@ pub struct Exec {
     /// Working directory; default `/`.
     #[serde(default)]
     pub cwd: Option<Bytes>,
-    /// Connect [`STDIN_PORT`] (or the terminal); otherwise stdin is `/dev/null`.
+    /// Connect stdin; otherwise it is `/dev/null`. With a terminal: whether the host types.
     #[serde(default)]
     pub stdin: bool,
-    /// Run on a terminal of this size: input from [`STDIN_PORT`], output to [`STDOUT_PORT`].
+    /// Run on a terminal of this size: what is typed comes as stdin, what it shows goes to stdout.
     #[serde(default)]
     pub tty: Option<WindowSize>,
 }
@@ -418,11 +446,15 @@ mod tests {
 
     #[test]
     fn messages_look_as_documented() {
-        let exited =
-            Message::Exited { status: ExitStatus::Signal(9), stdout_bytes: 3, stderr_bytes: 0 };
+        let exited = Message::Exited {
+            id: 4,
+            status: ExitStatus::Signal(9),
+            stdout_bytes: 3,
+            stderr_bytes: 0,
+        };
         assert_eq!(
             serde_json::to_string(&exited).unwrap(),
-            r#"{"type":"exited","status":{"signal":9},"stdout_bytes":3,"stderr_bytes":0}"#
+            r#"{"type":"exited","id":4,"status":{"signal":9},"stdout_bytes":3,"stderr_bytes":0}"#
         );
         let exec: Request =
             serde_json::from_str(r#"{"type":"exec","id":1,"argv":["true"]}"#).unwrap();

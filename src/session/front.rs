@@ -1,22 +1,21 @@
-//! The two things most want: start a machine, or run a command in one.
+//! What most want: start a machine, boot a guest, or run a command in one.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::arch::Arch;
 use crate::configure::{Config, Configure};
 use crate::options::Environment;
-use crate::plan::Spelling;
-use crate::vm::{Outcome, Streams, Vm};
+use crate::run_record::RunRecord;
+use crate::vm::{Guest, Kept, Streams, Vm};
 
-use super::{Collected, Command, Error, Init, Prepared, prepare};
+use super::conduct::Conducted;
+use super::{Command, Conduct, Error, Init, Prepared, prepare};
 
 /// Reads the environment and prepares a machine. Starts nothing.
 ///
 /// # Errors
 /// [`Error`] names what is missing, unusable or contradictory.
-pub fn configure(arch: Arch, configure: impl Configure, init: Init) -> Result<Prepared, Error> {
+pub fn prepare_with(arch: Arch, configure: impl Configure, init: Init) -> Result<Prepared, Error> {
     let environment = Environment::read()?;
     let mut config = Config::new(arch);
     config.apply(configure)?;
@@ -35,26 +34,36 @@ pub fn configure(arch: Arch, configure: impl Configure, init: Init) -> Result<Pr
 /// # Panics
 /// Outside of a tokio runtime; [`crate::blocking::start`] needs none.
 pub fn start(arch: Arch, configurator: impl Configure) -> Result<Vm, Error> {
-    configure(arch, configurator, Init::Own)?.start_limited()
+    prepare_with(arch, configurator, Init::Own)?.start_limited()
+}
+
+/// Boots a guest, or resumes a saved one, and does what the configuration says for every command: networks,
+/// mounts, files. Any number of commands can be run in it ([`Guest::exec`], [`Guest::output`]).
+///
+/// # Errors
+/// [`Error`]; nothing is left behind then.
+pub async fn boot(arch: Arch, configurator: impl Configure) -> Result<Guest, Error> {
+    prepare_with(arch, configurator, Init::Agent(None))?.boot().await
 }
 
 /// Boots a guest, runs a command in it and switches it off.
 ///
 /// # Errors
-/// [`Error`] when nothing was started. What happened after that is in [`Finished::outcome`].
+/// [`Error`] when nothing was started. What happened after that is in [`Finished::record`].
 pub async fn run(
     arch: Arch,
     configurator: impl Configure,
     command: Command,
 ) -> Result<Finished, Error> {
-    configure(arch, configurator, Init::Agent(Some(command)))?.run().await
+    prepare_with(arch, configurator, Init::Agent(Some(command)))?.run().await
 }
 
 /// A run that has ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Finished {
-    /// What happened.
-    pub outcome: Outcome,
+    /// All that is known of it: verdict, times, notices, coverage.
+    pub record: RunRecord,
     /// The command's stdout.
     pub stdout: Vec<u8>,
     /// The command's stderr.
@@ -63,13 +72,11 @@ pub struct Finished {
     pub console: Vec<u8>,
     /// QEMU's command line as a person types it, quoted for a shell.
     pub cmdline: OsString,
-    /// What was collected, where coverage was wanted ([`Config::coverage`]).
-    pub coverage: Option<Collected>,
 }
 
 /// A run did not pass. Its `Debug` is its text, so that `unwrap` in a test shows what a person needs.
 #[derive(thiserror::Error)]
-#[error("{}{}", .0.outcome.verdict, details(.0))]
+#[error("{}{}", .0.record.outcome.verdict, details(.0))]
 pub struct NotPassed(pub Box<Finished>);
 
 impl std::fmt::Debug for NotPassed {
@@ -78,18 +85,27 @@ impl std::fmt::Debug for NotPassed {
     }
 }
 
-/// What explains a failure: the command's stderr if it ended, else the console's last lines.
+/// What explains a failure: what the command has written, and the console's last lines where the command
+/// did not end by itself.
 fn details(finished: &Finished) -> String {
     use crate::vm::Verdict;
-    let (what, text) = match finished.outcome.verdict {
-        Verdict::Exited(_) => ("its stderr", &finished.stderr),
-        _ => ("the console", &finished.console),
+    const LINES: usize = 20;
+    let console: &[u8] = match finished.record.outcome.verdict {
+        Verdict::Exited(_) | Verdict::NotStarted { .. } => &[],
+        _ => &finished.console,
     };
-    let lines = crate::vm::last_lines(text, 20);
-    if lines.is_empty() {
-        return String::new();
+    let mut text = String::new();
+    for (what, bytes) in [
+        ("its stdout", &*finished.stdout),
+        ("its stderr", &*finished.stderr),
+        ("the console", console),
+    ] {
+        let lines = crate::vm::last_lines(bytes, LINES);
+        if !lines.is_empty() {
+            text.push_str(&format!("; the last of {what}:\n  {}", lines.join("\n  ")));
+        }
     }
-    format!("; the last of {what}:\n  {}", lines.join("\n  "))
+    text
 }
 
 impl Finished {
@@ -98,7 +114,7 @@ impl Finished {
     /// # Errors
     /// [`NotPassed`], with the verdict and the lines that explain it.
     pub fn passed(self) -> Result<Finished, NotPassed> {
-        if self.outcome.verdict.passed() { Ok(self) } else { Err(NotPassed(Box::new(self))) }
+        if self.record.outcome.verdict.passed() { Ok(self) } else { Err(NotPassed(Box::new(self))) }
     }
 
     /// The command's stdout, as well as it can be read.
@@ -130,58 +146,23 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error`] when nothing was started.
-    pub async fn run(mut self) -> Result<Finished, Error> {
+    pub async fn run(self) -> Result<Finished, Error> {
         let (stdout, stderr) = (Kept::default(), Kept::default());
         let streams = Streams {
+            // A command that reads sees the end of a file.
             stdin: None,
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
         };
-        let job = self.job();
-        self.build_image()?;
-        let mut coverage = self.coverage.take();
-        let vm = self.start()?;
-        if let Some(collecting) = &mut coverage {
-            collecting.started();
-        }
-        let console = vm.console().clone();
-        let cmdline = vm.plan().quoted(Spelling::Typed);
-        let mut outcome = crate::vm::run(vm, job, streams, std::future::pending(), |_| ()).await;
-        let coverage = coverage.and_then(|collecting| match collecting.finish(&outcome) {
-            Ok(collected) => Some(collected),
-            Err(error) => {
-                outcome.notices.push(crate::causes::chain(&error));
-                None
-            }
-        });
+        let never = std::future::pending();
+        let Conducted { record, console, cmdline } =
+            self.conduct_all(Conduct::new(streams), never, |_| ()).await?;
         Ok(Finished {
-            outcome,
+            record,
             stdout: stdout.take(),
             stderr: stderr.take(),
             console: console.transcript(),
             cmdline,
-            coverage,
         })
-    }
-}
-
-/// A writer that keeps what is written.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Kept {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
