@@ -359,6 +359,8 @@ pub struct Stamp {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) mtime_ns: i128,
+    /// When the inode changed: whoever sets the other time back changes this one.
+    pub(crate) ctime_ns: i128,
 }
 
 impl Stamp {
@@ -368,6 +370,8 @@ impl Stamp {
             ino: metadata.ino(),
             mtime_ns: i128::from(metadata.mtime()) * 1_000_000_000
                 + i128::from(metadata.mtime_nsec()),
+            ctime_ns: i128::from(metadata.ctime()) * 1_000_000_000
+                + i128::from(metadata.ctime_nsec()),
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct BuildArgs {
     /// Fail where there would only be a note; nothing is then written
     #[arg(long, help_heading = "Rules")]
     strict: bool,
-    /// Neither take the image from the cache nor put it there. An image from the cache is read-only
+    /// Neither take the image from the cache nor put it there
     #[arg(long, help_heading = "Output")]
     no_cache: bool,
     /// Write everything about the image there, as JSON: entries with their reasons, sizes, hash; -

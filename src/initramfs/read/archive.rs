@@ -148,7 +148,8 @@ impl Source {
                 let hash = blake3::hash(bytes);
                 let hash = hash.as_bytes();
                 let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| hash[at + i]));
-                Ok(Stamp { dev: word(0), ino: word(8), mtime_ns: i128::from(word(16)) })
+                let (mtime_ns, ctime_ns) = (word(16).into(), word(24).into());
+                Ok(Stamp { dev: word(0), ino: word(8), mtime_ns, ctime_ns })
             }
         }
     }

@@ -1,16 +1,17 @@
 //! Finished images, kept so that the same inputs give the same image at once.
 //!
 //! An image is found by the hash of everything that went into it: every entry with path, mode and
-//! owner, for files of the host their path, size, time, inode and device, for other content its
+//! owner, for files of the host their path, size, times, inode and device, for other content its
 //! bytes, and the compression. Contents of host files are not read to find it.
 //!
 //! Two files for each image: `KEY`, the image, and `KEY.json`, what is known about it. Both appear
 //! by renaming, the second one last, so that concurrent builds see whole images only. The time of
 //! `KEY.json` is that of the last use; the longest unused images go when there is too much.
 //!
-//! A large image may share its storage with one output file (a hard link), which is read-only
-//! therefore. Should somebody write to that file nevertheless, its size or time tell, and the image
-//! is dropped from the cache. A second output never shares it.
+//! No output shares its storage with the cache, except where the file system copies on write:
+//! whatever becomes of an output, the cached image stays. Should somebody write to the image itself,
+//! its size or one of its times tell, and it is dropped. The time of the inode's change is among
+//! them, which nobody can set back.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, BufWriter, Write};
@@ -18,19 +19,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 
 use super::compress::Compression;
 use super::image::{Image, Summary};
-use super::publish::{Pending, replace};
+use super::publish::Pending;
 use crate::initramfs::entry::{Body, Kind};
 use crate::initramfs::hash::Hash;
 
 /// Bytes of images that are kept.
 pub const DEFAULT_LIMIT_BYTES: u64 = 2 << 30;
 /// Form of the keys and records: part of the key.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 
 /// A directory of finished images.
 #[derive(Clone, Debug)]
@@ -46,12 +46,12 @@ struct Record {
     blake3: [u8; 32],
     stored_bytes: u64,
     mtime_ns: i64,
+    ctime_ns: i64,
 }
 
 /// An image that was found.
 #[derive(Debug)]
 pub struct Cached {
-    path: PathBuf,
     file: File,
     /// What writing it had returned.
     pub summary: Summary,
@@ -77,23 +77,7 @@ impl Cached {
             return Ok(());
         }
         let pending = Pending::new(dest)?;
-        if rustix::fs::ioctl_ficlone(pending.file(), &self.file).is_ok() {
-            return pending.publish(mode);
-        }
-        // A link for one output only; see the module's description. Never to a private image.
-        let is_plain = fs::symlink_metadata(dest).map_or(true, |there| there.is_file());
-        if own.nlink() == 1
-            && is_plain
-            && pending.is_regular()
-            && own.mode() & 0o444 == mode & 0o444
-        {
-            let link =
-                |path: &Path| rustix::fs::linkat(CWD, &self.path, CWD, path, AtFlags::empty());
-            if replace(dest, link).is_ok() {
-                return Ok(());
-            }
-        }
-        io::copy(&mut &self.file, &mut pending.file())?;
+        copy(&self.file, pending.file())?;
         pending.publish(mode)
     }
 }
@@ -121,7 +105,9 @@ impl Cache {
         let record: Record = serde_json::from_slice(&fs::read(&record_path).ok()?).ok()?;
         let file = File::open(&path).ok()?;
         let metadata = file.metadata().ok()?;
-        if metadata.len() != record.stored_bytes || mtime_ns(&metadata) != record.mtime_ns {
+        if (metadata.len(), mtime_ns(&metadata), ctime_ns(&metadata))
+            != (record.stored_bytes, record.mtime_ns, record.ctime_ns)
+        {
             let _ = fs::remove_file(&record_path);
             let _ = fs::remove_file(&path);
             return None;
@@ -131,7 +117,6 @@ impl Cache {
             let _ = record.set_times(FileTimes::new().set_modified(SystemTime::now()));
         }
         Some(Cached {
-            path,
             file,
             summary: Summary {
                 entries: record.entries,
@@ -142,8 +127,7 @@ impl Cache {
         })
     }
 
-    /// Keeps a finished image that lies at `from`; shares its storage where that can be, for which
-    /// it becomes read-only.
+    /// Keeps a copy of the finished image that lies at `from`.
     ///
     /// # Errors
     /// Those of the file system; the image is then not kept.
@@ -154,16 +138,9 @@ impl Cache {
         }
         fs::create_dir_all(&self.dir)?;
         let (path, record_path) = self.paths(key);
-        let link = |new: &Path| rustix::fs::linkat(CWD, from, CWD, new, AtFlags::empty());
-        if replace(&path, link).is_ok() {
-            let mut permissions = metadata.permissions();
-            permissions.set_readonly(true);
-            fs::set_permissions(&path, permissions)?;
-        } else {
-            let pending = Pending::new(&path)?;
-            io::copy(&mut File::open(from)?, &mut pending.file())?;
-            pending.publish(metadata.mode() & 0o444)?;
-        }
+        let pending = Pending::new(&path)?;
+        copy(&File::open(from)?, pending.file())?;
+        pending.publish(metadata.mode() & 0o444)?;
         let kept = fs::metadata(&path)?;
         let record = Record {
             entries: summary.entries,
@@ -171,6 +148,7 @@ impl Cache {
             blake3: summary.blake3.0,
             stored_bytes: kept.len(),
             mtime_ns: mtime_ns(&kept),
+            ctime_ns: ctime_ns(&kept),
         };
         let pending = Pending::new(&record_path)?;
         serde_json::to_writer(pending.file(), &record)?;
@@ -213,8 +191,20 @@ impl Cache {
     }
 }
 
+/// Copies all of a file; where the file system can, without copying bytes.
+fn copy(mut from: &File, mut to: &File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_err() {
+        io::copy(&mut from, &mut to)?;
+    }
+    Ok(())
+}
+
 fn mtime_ns(metadata: &fs::Metadata) -> i64 {
     metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
+}
+
+fn ctime_ns(metadata: &fs::Metadata) -> i64 {
+    metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
 }
 
 /// The key of an image made of these parts, one after the other, the last one compressed.
@@ -270,6 +260,7 @@ impl Fields {
         self.number(stamp.dev);
         self.number(stamp.ino);
         self.add(&stamp.mtime_ns.to_le_bytes());
+        self.add(&stamp.ctime_ns.to_le_bytes());
     }
 
     fn body(&mut self, body: &Body) {

@@ -150,13 +150,15 @@ impl Image {
         })
     }
 
-    /// Whether all files of the host were last written to some time before `now`: the grain of a
+    /// Whether all files of the host were last changed some time before `now`: the grain of a
     /// file system's clock hides a later change within the same tick.
     pub fn settled(&self, now: std::time::SystemTime) -> bool {
         const GRAIN_NS: i128 = 50_000_000;
         let now = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as i128);
         self.entries.iter().all(|entry| match &entry.kind {
-            Kind::File { body: Body::Host(file), .. } => file.stamp.mtime_ns + GRAIN_NS < now,
+            Kind::File { body: Body::Host(file), .. } => {
+                file.stamp.mtime_ns.max(file.stamp.ctime_ns) + GRAIN_NS < now
+            }
             _ => true,
         })
     }

@@ -91,10 +91,7 @@ impl Pending {
 }
 
 /// Makes a file beside `dest` with `make`, then gives it that name.
-pub(crate) fn replace(
-    dest: &Path,
-    mut make: impl FnMut(&Path) -> rustix::io::Result<()>,
-) -> io::Result<()> {
+fn replace(dest: &Path, mut make: impl FnMut(&Path) -> rustix::io::Result<()>) -> io::Result<()> {
     // Where nothing is in the way no second name is needed.
     match make(dest) {
         Ok(()) => return Ok(()),

@@ -385,7 +385,9 @@ fn unchanged(host: &HostFile, file: &File) -> Result<(), Problem> {
     if metadata.len() != host.size {
         return Err(changed(format!("it has {} bytes instead of {}", metadata.len(), host.size)));
     }
-    if Stamp::of(&metadata) != host.stamp {
+    // A new link or mode is no new content.
+    let now = Stamp { ctime_ns: host.stamp.ctime_ns, ..Stamp::of(&metadata) };
+    if now != host.stamp {
         return Err(changed("it was written to or replaced".into()));
     }
     Ok(())

@@ -34,6 +34,47 @@ fn an_image_of_the_same_inputs_comes_from_the_cache() {
 }
 
 #[test]
+fn what_is_changed_in_place_does_not_come_from_the_cache_though_its_time_was_set_back() {
+    let dir = temp();
+    write(dir.path(), "motd", b"hello\n");
+    let build = |name: &str| {
+        // A file that was written just now could still change unseen.
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        let cache = Cache::new(&dir.path().join("cache"));
+        let dest = dir.path().join(name);
+        let built = initramfs::build(&spec(dir.path()), Compression::NONE, Some(cache), &dest);
+        (built.unwrap().cached, std::fs::read(dest).unwrap())
+    };
+    let spoil = |path: &Path| {
+        let time = std::fs::metadata(path).unwrap().modified().unwrap();
+        let text = std::fs::read(path).unwrap();
+        let at = text.windows(5).position(|part| part == b"hello").unwrap();
+        let mut permissions = std::fs::metadata(path).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
+        std::fs::set_permissions(path, permissions).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"HELLO", at as u64).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    let (_, good) = build("first.cpio");
+    // An output is nobody's but the user's.
+    for output in ["first.cpio", "second.cpio"] {
+        spoil(&dir.path().join(output));
+        assert_eq!(build("second.cpio"), (true, good.clone()), "after {output}");
+    }
+    // The cached image itself.
+    let images = std::fs::read_dir(dir.path().join("cache/images")).unwrap();
+    let mut images = images.map(|item| item.unwrap().path());
+    spoil(&images.find(|path| path.extension().is_none()).unwrap());
+    assert_eq!(build("third.cpio"), (false, good.clone()));
+    assert_eq!(build("fourth.cpio"), (true, good));
+    // What it was made of.
+    spoil(&dir.path().join("motd"));
+    let (cached, bytes) = build("fifth.cpio");
+    assert!(!cached && bytes.windows(5).any(|part| part == b"HELLO"));
+}
+
+#[test]
 fn what_is_refused_or_cannot_be_written_leaves_nothing() {
     let dir = temp();
     write(dir.path(), "motd", b"hello\n");

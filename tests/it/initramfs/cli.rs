@@ -193,10 +193,10 @@ fn the_cache_gives_the_same_image_and_notices_changes() {
     assert_eq!(fs::read(dir.join("one")).unwrap(), fs::read(dir.join("two")).unwrap());
     assert!(!build("three", &["--no-cache"]).contains("from the cache"));
     assert!(!build("four", &["--compress", "zstd"]).contains("from the cache"));
-    // An output that was written to does not come back.
+    // What somebody writes to an output does not come back.
     fs::set_permissions(dir.join("one"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(dir.join("one"), "spoilt").unwrap();
-    assert!(!build("five", &[]).contains("from the cache"));
+    assert!(build("five", &[]).contains("from the cache"));
     assert_eq!(fs::read(dir.join("five")).unwrap(), fs::read(dir.join("two")).unwrap());
     write(dir, "tree/f", "2");
     std::thread::sleep(std::time::Duration::from_millis(60));
