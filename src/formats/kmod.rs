@@ -150,6 +150,9 @@ pub struct ModInfo {
     pub little_endian: bool,
     /// `e_machine`.
     pub machine: u16,
+    /// Whether it has versions of the symbols that it uses (`__versions`). A kernel with
+    /// `CONFIG_MODVERSIONS` compares those, and not its release with that in `vermagic=`.
+    pub versioned: bool,
     /// Keys and values in the order of the file.
     pub entries: Vec<(String, String)>,
 }
@@ -223,27 +226,42 @@ pub fn modinfo(file: &[u8]) -> Result<ModInfo, ModInfoError> {
         file.get(start..start.checked_add(usize::try_from(section.sh_size).ok()?)?)
     };
     let names = sections.get(usize::from(head.e_shstrndx)).and_then(body).ok_or(bad)?;
-    let named = |section: &&SectionHeader| {
-        section.sh_type != section_header::SHT_NOBITS
-            && names.get(section.sh_name..).is_some_and(|name| name.starts_with(b".modinfo\0"))
+    let find = |wanted: &[u8]| {
+        sections.iter().find(|section| {
+            section.sh_type != section_header::SHT_NOBITS
+                && names.get(section.sh_name..).is_some_and(|name| name.starts_with(wanted))
+        })
     };
-    let found = sections.iter().find(named).ok_or(ModInfoError::NoModInfo)?;
+    let found = find(b".modinfo\0").ok_or(ModInfoError::NoModInfo)?;
+    let versioned = find(b"__versions\0").is_some();
     let bytes = body(found).ok_or(bad)?;
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     let entries = entries(bytes).map(owned).collect();
-    Ok(ModInfo { class64, little_endian, machine: head.e_machine, entries })
+    Ok(ModInfo { class64, little_endian, machine: head.e_machine, versioned, entries })
 }
 
 /// Writes the smallest object file with a `.modinfo` section, for tests.
 #[cfg(test)]
 pub(crate) fn build_module(arch: crate::arch::Arch, entries: &[&str]) -> Vec<u8> {
+    build_with(arch, entries, &[])
+}
+
+/// As [`build_module`], with versions of the symbols that it uses.
+#[cfg(test)]
+pub(crate) fn build_versioned_module(arch: crate::arch::Arch, entries: &[&str]) -> Vec<u8> {
+    build_with(arch, entries, &[20])
+}
+
+/// `more` are the names of further sections, as offsets into the table of names.
+#[cfg(test)]
+fn build_with(arch: crate::arch::Arch, entries: &[&str], more: &[usize]) -> Vec<u8> {
     let word = if arch.elf_64() { 8 } else { 4 };
     let mut info = Vec::new();
     for entry in entries {
         info.extend(entry.as_bytes());
         info.push(0);
     }
-    let names = b"\0.modinfo\0.shstrtab\0";
+    let names = b"\0.modinfo\0.shstrtab\0__versions\0";
     let (ehsize, shsize) = if arch.elf_64() { (64, 64) } else { (52, 40) };
     let names_at = ehsize + info.len();
     let table = (names_at + names.len()).next_multiple_of(8);
@@ -260,15 +278,14 @@ pub(crate) fn build_module(arch: crate::arch::Arch, entries: &[&str]) -> Vec<u8>
     int(&mut out, 0, word);
     int(&mut out, table, word);
     int(&mut out, 0, 4);
-    for half in [ehsize, 0, 0, shsize, 3, 2] {
+    for half in [ehsize, 0, 0, shsize, 3 + more.len(), 2] {
         int(&mut out, half, 2);
     }
     out.extend(&info);
     out.extend(names);
     out.resize(table, 0);
-    for (name, kind, at, len) in
-        [(0, 0, 0, 0), (1, 1, ehsize, info.len()), (10, 3, names_at, names.len())]
-    {
+    let first = [(0, 0, 0, 0), (1, 1, ehsize, info.len()), (10, 3, names_at, names.len())];
+    for (name, kind, at, len) in first.into_iter().chain(more.iter().map(|&name| (name, 1, 0, 0))) {
         int(&mut out, name, 4);
         int(&mut out, kind, 4);
         for value in [0, 0, at, len] {

@@ -95,6 +95,7 @@ impl Needs {
             found.map_or_else(|| name.as_bytes().to_vec(), |module| module.dest.clone())
         };
         let mut firmware: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut others: Vec<(String, String)> = Vec::new();
         for module in &selection.modules {
             let loaded = match modules.load(module, arch) {
                 Ok(loaded) => loaded,
@@ -111,6 +112,7 @@ impl Needs {
                     needed(by, closure::Reason::ModuleDep { of: dest_of(of) })
                 }
             };
+            others.extend(loaded.other_release.map(|release| (module.name.clone(), release)));
             firmware.extend(loaded.firmware.into_iter().map(|name| (name, module.dest.clone())));
             scan.entries.push(generated(module.dest.clone(), loaded.bytes, reason));
             if module.load {
@@ -123,6 +125,11 @@ impl Needs {
                     self.module_list.push(line);
                 }
             }
+        }
+        if !others.is_empty() {
+            let wanted = modules.release().to_owned();
+            let note = ModuleNote::OtherRelease { modules: others, wanted };
+            scan.notices.push(format!("{by}: {note}"));
         }
         self.listed_by.get_or_insert_with(|| by.clone());
         if let Some(dir) = &request.firmware {

@@ -187,6 +187,13 @@ pub enum ModuleNote {
         /// What was wrong with it.
         why: String,
     },
+    /// Modules that were built for other releases and may fit nevertheless: all of them in one note.
+    OtherRelease {
+        /// (module, release).
+        modules: Vec<(String, String)>,
+        /// The release of the directory.
+        wanted: String,
+    },
 }
 
 /// A decompressed, checked module.
@@ -196,6 +203,9 @@ pub struct LoadedModule {
     pub bytes: Vec<u8>,
     /// Firmware that it may ask for (`firmware=` of `.modinfo`), relative to the firmware directory.
     pub firmware: Vec<String>,
+    /// The release that it was built for, where that is another one. The kernel takes it if the
+    /// versions of the symbols that it uses are the kernel's (`CONFIG_MODVERSIONS`).
+    pub other_release: Option<String>,
 }
 
 /// Firmware found for modules.
@@ -258,7 +268,8 @@ impl Modules {
         &self.release
     }
 
-    /// Reads, decompresses and checks one module: machine, and release in `vermagic`.
+    /// Reads, decompresses and checks one module: machine, and release in `vermagic`. The latter may
+    /// differ where the module has versions of the symbols that it uses.
     ///
     /// # Errors
     /// Unreadable, damaged, for another machine or another kernel.
@@ -273,15 +284,16 @@ impl Modules {
         if found != Target::of(arch) {
             return Err(ModuleProblem::WrongArch { path: path.clone(), found, wanted: arch });
         }
-        match info.release() {
-            Some(found) if found != self.release => Err(ModuleProblem::WrongRelease {
+        let other = info.release().filter(|found| *found != self.release).map(str::to_owned);
+        match other {
+            Some(found) if !info.versioned => Err(ModuleProblem::WrongRelease {
                 path: path.clone(),
-                found: found.to_owned(),
+                found,
                 wanted: self.release.clone(),
             }),
-            _ => {
+            other_release => {
                 let firmware = info.values("firmware").map(str::to_owned).collect();
-                Ok(LoadedModule { bytes, firmware })
+                Ok(LoadedModule { bytes, firmware, other_release })
             }
         }
     }
@@ -504,6 +516,17 @@ impl fmt::Display for ModuleNote {
             }
             ModuleNote::Rebuilt { why } => {
                 write!(f, "dependencies read from the modules themselves: {why}")
+            }
+            ModuleNote::OtherRelease { modules, wanted } => {
+                let names: Vec<_> = modules
+                    .iter()
+                    .map(|(name, release)| format!("{name} (of {release})"))
+                    .collect();
+                write!(
+                    f,
+                    "modules of other kernels than {wanted}, which takes them if it has the same versions of symbols: {}",
+                    names.join(", ")
+                )
             }
         }
     }

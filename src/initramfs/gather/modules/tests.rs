@@ -1,5 +1,5 @@
 use super::*;
-use crate::formats::kmod::build_module;
+use crate::formats::kmod::{build_module, build_versioned_module};
 
 const RELEASE: &str = "6.1.0-test";
 
@@ -223,6 +223,34 @@ fn modules_are_decompressed_and_checked() {
     assert!(load("old").unwrap_err().ends_with("is a module of kernel 5.10, not of 6.1.0-test"));
     assert!(load("cut").unwrap_err().starts_with("cannot read"));
     assert!(load("text").unwrap_err().contains("is no kernel module"));
+}
+
+#[test]
+fn a_module_of_another_release_is_taken_where_it_has_versions_of_its_symbols() {
+    let magic = ["vermagic=6.1.0-older SMP"];
+    let tree = Tree::new()
+        .file("kernel/weak.ko", build_versioned_module(Arch::Amd64, &magic))
+        .file("kernel/strict.ko", build_module(Arch::Amd64, &magic))
+        .file("kernel/own.ko", build_versioned_module(Arch::Amd64, &["vermagic=6.1.0-test SMP"]));
+    let modules = Modules::open(&tree.dir()).unwrap();
+    let load = |name: &str| {
+        let found = modules.select(&[Request::new(name)], &SelectOptions::default()).unwrap();
+        modules.load(&found.modules[0], Arch::Amd64)
+    };
+    assert_eq!(load("weak").unwrap().other_release.as_deref(), Some("6.1.0-older"));
+    assert_eq!(load("own").unwrap().other_release, None);
+    assert!(matches!(load("strict"), Err(ModuleProblem::WrongRelease { .. })));
+
+    // Whoever builds an image hears of it, once.
+    let mut spec = crate::initramfs::ImageSpec::new(Arch::Amd64);
+    let modules = vec![Request::new("weak"), Request::new("own")];
+    spec.modules(ModulesRequest { dir: tree.dir(), modules, firmware: None });
+    let image = crate::initramfs::Build::gather(&spec).unwrap();
+    let image = image.image();
+    let notes: Vec<_> =
+        image.notices().iter().filter(|note| note.contains("6.1.0-older")).collect();
+    assert_eq!(notes.len(), 1, "{:?}", image.notices());
+    assert!(notes[0].contains("weak (of 6.1.0-older)") && !notes[0].contains("own"), "{notes:?}");
 }
 
 #[test]
