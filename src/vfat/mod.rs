@@ -56,14 +56,14 @@ pub enum Symlinks {
 pub enum Times {
     /// This one, in seconds since 1970 (`SOURCE_DATE_EPOCH`): images of equal trees are equal.
     Fixed(i64),
-    /// The times of change the host has.
+    /// The times of change the host has; FAT keeps even seconds from 1980 to 2107.
     Kept,
 }
 
 impl Default for Options {
-    /// Follows links, 1980-01-01 (the first time FAT knows) for all times, in a partition.
+    /// Follows links, keeps the host's times, in a partition.
     fn default() -> Options {
-        Options { symlinks: Symlinks::Follow, times: Times::Fixed(0), disk: Disk::Partitioned }
+        Options { symlinks: Symlinks::Follow, times: Times::Kept, disk: Disk::Partitioned }
     }
 }
 

@@ -207,6 +207,7 @@ fn times_are_fixed_or_kept() {
         run(tool("mdir").args(["-i", &disk, "::f"]))
     };
     assert!(listed(Times::Kept).contains("2023-11-14  22:13"));
+    assert!(listed(Options::default().times).contains("2023-11-14  22:13"), "of `--ro-dir`");
     assert!(listed(Times::Fixed(1_000_000_000)).contains("2001-09-09   1:46"));
     assert!(listed(Times::Fixed(0)).contains("1980-01-01   0:00"));
 }
