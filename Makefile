@@ -3,7 +3,7 @@
 ARCH ?= $(shell uname -m)
 CMD ?=
 CARGO := setup/cargo
-CACHE := $(or $(VMTEST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vmtest)
+CACHE := $(shell $(foreach name,VMTEST_CACHE XDG_CACHE_HOME HOME,$(name)='$($(name))') . setup/lib/cache.sh && echo "$$cache")
 
 # A manifest that was given (by Nix, for example) is taken as it is; else setup/assets makes one.
 ifdef VMTEST_ASSETS

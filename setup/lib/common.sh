@@ -1,11 +1,8 @@
 # shellcheck shell=bash
 # Names, messages, stamps and jobs.
 
-# As the program looks for it (src/environment.rs): relative XDG_CACHE_HOME and HOME decide nothing.
-case ${XDG_CACHE_HOME-} in /*) ;; *) unset XDG_CACHE_HOME ;; esac
-case ${HOME-} in /*) ;; *) HOME=$(awk -F: -v uid="$(id -u)" '$3 == uid { print $6; exit }' /etc/passwd) ;; esac
-cache=${VMTEST_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, and neither is VMTEST_CACHE}/.cache}/vmtest}
-case $cache in /*) ;; *) cache=$PWD/$cache ;; esac
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/cache.sh" # cache
 # shellcheck source=/dev/null
 . "$(dirname "${BASH_SOURCE[0]}")/arches.sh" # all_arches, and what is known of each
 exec 3>&2 # jobs log to a file; what the user should read goes to 3

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::{Run, vmtest};
 
@@ -31,6 +32,40 @@ fn a_strangers_manifest_in_the_current_directory_decides_nothing() {
         let run = without_a_place(["assets", "list"], "/no/such/home").cwd(dir.path());
         run.env("XDG_CACHE_HOME", ".").run().code(69).says("VMTEST_ASSETS").says("HOME");
     }
+}
+
+#[test]
+fn make_looks_for_the_cache_where_the_program_does() {
+    let says = |home: &str, variables: &[(&str, &str)]| {
+        let output = Command::new("make")
+            .args(["--no-print-directory", "-s", "-f", "Makefile", "-f", "-", "print-cache"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(text("print-cache: ; @echo '$(CACHE)'"))
+            .env_remove("VMTEST_CACHE")
+            .env_remove("XDG_CACHE_HOME")
+            .env("HOME", home)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    };
+    assert_eq!(says("/h o", &[]), "/h o/.cache/vmtest");
+    assert_eq!(says("/h", &[("XDG_CACHE_HOME", "/x")]), "/x/vmtest");
+    assert_eq!(says("/h", &[("XDG_CACHE_HOME", "x")]), "/h/.cache/vmtest");
+    assert_eq!(says("/h", &[("VMTEST_CACHE", "/c")]), "/c");
+    let own = says("", &[]);
+    assert!(own.starts_with('/') && own.ends_with("/.cache/vmtest"), "{own}");
+    assert_eq!(says("relative", &[]), own);
+}
+
+/// A file to read `text` from.
+fn text(text: &str) -> fs::File {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
 }
 
 #[test]
