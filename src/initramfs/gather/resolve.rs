@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bases::Bases;
 use super::closure::{self, Resolver};
@@ -53,11 +53,15 @@ impl ImageSpec {
         for (by, from) in &self.bases {
             base(&mut bases, from, by, &mut scan);
         }
+        // Programs come last: what else is in the image can be the interpreter of a script.
+        let mut resolver = Resolver::new(self.arch, &self.sysroot)
+            .library_dirs(self.library_dirs.iter().cloned())
+            .allow_missing(self.allow_missing.iter().cloned());
         for (by, what) in &self.requests {
             match what {
                 What::Multicall { src, names } => {
-                    let program =
-                        Program { src: absolute(src), dest: b"bbin/bb".to_vec(), by: by.clone() };
+                    let src = self.program_file(src, &mut resolver);
+                    let program = Program { src, dest: b"bbin/bb".to_vec(), by: by.clone() };
                     programs.push(program);
                     match multicall_links(names, by) {
                         Ok(links) => scan.entries.extend(links),
@@ -65,17 +69,13 @@ impl ImageSpec {
                     }
                 }
                 What::Modules(request) => needs.modules(by, request, self.arch, &mut scan),
-                _ => self.resolve(by, what, &mut scan, &mut programs),
+                _ => self.resolve(by, what, &mut scan, &mut programs, &mut resolver),
             }
         }
         needs.finish_modules(&mut scan);
         self.commands(&bases, &programs, &mut scan);
         let own_init = programs.iter_mut().find(|program| program.dest == b"init");
         bases.finish(self.use_init, own_init, &mut scan);
-        // Programs come last: what else is in the image can be the interpreter of a script.
-        let resolver = Resolver::new(self.arch, &self.sysroot)
-            .library_dirs(self.library_dirs.iter().cloned())
-            .allow_missing(self.allow_missing.iter().cloned());
         needs.programs(resolver, &programs, &self.provided, self.attributes, &mut scan);
         scan.finish_notices();
         scan
@@ -110,7 +110,22 @@ impl ImageSpec {
         scan.entries.extend(made);
     }
 
-    fn resolve(&self, by: &Request, what: &What, scan: &mut Scan, programs: &mut Vec<Program>) {
+    /// The file that a program's path means: that of the sysroot, if it has one there, as the guest
+    /// will see it; else the host's.
+    fn program_file(&self, src: &Path, resolver: &mut Resolver) -> PathBuf {
+        let own = self.sysroot != Path::new("/") && src.is_absolute();
+        let found = own.then(|| resolver.find_program(src.as_os_str().as_bytes())).flatten();
+        found.map_or_else(|| absolute(src), |(_, file)| absolute(&file))
+    }
+
+    fn resolve(
+        &self,
+        by: &Request,
+        what: &What,
+        scan: &mut Scan,
+        programs: &mut Vec<Program>,
+        resolver: &mut Resolver,
+    ) {
         let dest = match what {
             What::Modules(_) | What::Multicall { .. } => return,
             What::File { src, dest: None, .. }
@@ -171,7 +186,8 @@ impl ImageSpec {
             }
             What::Modules(_) | What::Multicall { .. } => {}
             What::Binary { src, .. } => {
-                programs.push(Program { src: absolute(src), dest: path, by: by.clone() });
+                let src = self.program_file(src, resolver);
+                programs.push(Program { src, dest: path, by: by.clone() });
             }
             What::Tree { src, .. } => scan.tree(&absolute(src), &path, attributes, by),
             What::Made { mode, owner, kind, .. } => {

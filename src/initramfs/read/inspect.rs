@@ -188,15 +188,21 @@ pub fn cat(source: &Source, path: &[u8], out: &mut dyn Write) -> Result<(), CatE
     if item.size == 0 {
         return Ok(());
     }
-    // The data of a hard-linked file may be with another of its names.
+    // The data of a hard-linked file may be with another of its names; if it comes more than once,
+    // Linux writes each over the one before.
+    let mut last = item.index;
     let mut index = 0;
-    let mut copied = false;
-    source.read::<CatError>(|visit| {
-        let here =
-            index == item.index || (item.link.is_some() && visit.member.link_key() == item.link);
+    source.read::<ArchiveError>(|visit| {
+        if item.link.is_some() && visit.member.link_key() == item.link && visit.member.size > 0 {
+            last = index;
+        }
         index += 1;
-        if here && visit.member.size > 0 && !copied {
-            copied = true;
+        Ok(())
+    })?;
+    index = 0;
+    source.read::<CatError>(|visit| {
+        index += 1;
+        if index - 1 == last {
             io::copy(visit.body, out).map_err(CatError::Write)?;
         }
         Ok(())

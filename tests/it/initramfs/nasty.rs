@@ -486,3 +486,22 @@ fn images_do_not_depend_on_umask_order_threads_or_sink() {
     assert_eq!(summary.bytes, first.len() as u64);
     assert_eq!(summary.blake3.0, *blake3::hash(&first).as_bytes());
 }
+
+#[test]
+fn of_a_file_with_several_names_whose_data_comes_twice_the_last_is_shown() {
+    use vmtest::formats::cpio::{Fields, S_IFREG, Writer};
+    let mut writer = Writer::new(Vec::new());
+    for (name, body) in [("one", &b"first"[..]), ("two", b"second!"), ("three", b"")] {
+        let fields = Fields { ino: 7, mode: S_IFREG | 0o644, nlink: 3, ..Fields::default() };
+        writer.append(name.as_bytes(), &fields, body.len() as u64, body).unwrap();
+    }
+    let source = Source::Bytes(writer.finish().unwrap().into());
+    let dir = temp();
+    extract(&source, dir.path(), ExtractOptions::default()).unwrap();
+    for name in ["one", "two", "three"] {
+        let mut shown = Vec::new();
+        vmtest::initramfs::inspect::cat(&source, name.as_bytes(), &mut shown).unwrap();
+        assert_eq!(shown, b"second!", "{name}");
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), b"second!", "extracted {name}");
+    }
+}

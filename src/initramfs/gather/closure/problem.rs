@@ -381,7 +381,12 @@ impl Problem {
                 "a script needs a first line like `#!/bin/sh`; `--file` takes it as plain data"
                     .to_owned()
             }
-            Problem::NotExecutable { .. } => "link it into a program first".to_owned(),
+            Problem::NotExecutable { kind, .. } if kind.starts_with("an object") => {
+                "link it into a program first".to_owned()
+            }
+            Problem::NotExecutable { .. } => {
+                "give the program itself; `--file` takes this as plain data".to_owned()
+            }
             Problem::MissingInterpreter { interpreter, tried, .. } => {
                 let relative = tried.iter().any(|t| t.outcome == Outcome::Rejected);
                 let loader = interpreter.rsplit(|&b| b == b'/').next().unwrap_or_default();

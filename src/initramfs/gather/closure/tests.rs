@@ -326,6 +326,37 @@ fn row_7_the_loader_is_looked_for_inside_of_the_sysroot_only() {
 }
 
 #[test]
+fn debug_information_is_not_called_a_program_without_an_interpreter() {
+    let world = World::new().elf("usr/bin/tool.debug", ElfBuilder::new().interp(""));
+    let problem = only(world.at("usr/bin/tool.debug"));
+    let text = "tool.debug` is not a program but the debug information of one";
+    assert!(problem.to_string().ends_with(text), "{problem}");
+    assert!(problem.hint().unwrap().starts_with("give the program itself"));
+}
+
+#[test]
+fn a_program_of_the_sysroot_goes_before_the_hosts_own() {
+    let world = World::new().elf("usr/bin/env", program(&["libc.so.6"]));
+    let world = world.link("usr/bin/linked", "/bin/env");
+    let elsewhere = world.host("tool");
+    let world = world.host_elf("tool", program(&[]));
+    // The host has another `/usr/bin/env`, and nothing at `/bin/linked`.
+    let cases = [
+        (Path::new("/usr/bin/env"), program(&["libc.so.6"])),
+        (Path::new("/bin/linked"), program(&["libc.so.6"])),
+        (&elsewhere, program(&[])),
+    ];
+    for (path, wanted) in cases {
+        let mut spec = crate::initramfs::ImageSpec::new(Arch::Amd64);
+        spec.sysroot(world.sysroot()).binary(path, None);
+        let mut bytes = Vec::new();
+        crate::initramfs::Build::gather(&spec).unwrap().to_stream(&mut bytes).unwrap();
+        let wanted = wanted.build();
+        assert!(bytes.windows(wanted.len()).any(|part| part == wanted), "{}", path.display());
+    }
+}
+
+#[test]
 fn row_8_link_loops_are_errors_with_the_cycle() {
     let world = World::new()
         .elf("usr/bin/tool", program(&["libx.so"]))

@@ -141,6 +141,8 @@ impl<'a> Walk<'a> {
             Kind::Elf(info) => {
                 let (found, wanted) = (Target::from(&**info), self.search.arch);
                 let kind = match info.kind {
+                    // `objcopy --only-keep-debug` keeps headers and no contents.
+                    _ if info.interp.as_ref().is_some_and(Vec::is_empty) => Some(DEBUG_ONLY),
                     ElfKind::Exec | ElfKind::Dyn => None,
                     ElfKind::Rel => Some("an object file"),
                     ElfKind::Core => Some("a core dump"),
@@ -355,6 +357,9 @@ pub(super) fn find_program(
         Some((candidate, search.sysroot.host(&found.real)))
     })
 }
+
+/// What a `.debug` file is called.
+const DEBUG_ONLY: &str = "the debug information of one";
 
 /// `dest` without `.` and empty components, if an archive can hold it.
 fn checked_dest(dest: &[u8]) -> Option<Vec<u8>> {
