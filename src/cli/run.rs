@@ -499,8 +499,11 @@ fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
     if let Verdict::CouldNotStart { hint: Some(hint), .. } = verdict {
         ui::hint(hint);
     }
-    if let Verdict::NotStarted { code: 127, .. } = verdict {
-        ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
+    if let Verdict::NotStarted { code: 127, error } = verdict {
+        // Who has written a slash knows.
+        if !error.contains("program `./") && !error.contains("program `/") {
+            ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
+        }
     }
     match record.artifacts.first().and_then(|(_, path)| path.parent()) {
         Some(dir) => ui::note(&format!("artifacts: {}", dir.display())),

@@ -26,5 +26,6 @@ mod public;
 mod shell;
 mod splats;
 mod support;
+mod verdicts;
 mod warm;
 mod words;
