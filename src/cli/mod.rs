@@ -46,7 +46,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0-255  the command's own status (128+n when signal n killed it)
   2      wrong usage
-  69     could not start: missing or unusable kernel, QEMU, file
+  69     could not start: missing or unusable kernel, QEMU, file; or output could not be delivered
   70     the guest's kernel panicked, or its init died
   71     QEMU died or the guest was lost
   124    timed out (the message says which limit)
