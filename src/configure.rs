@@ -532,6 +532,65 @@ pub fn with_vmtest_ident() -> impl Configure {
     with_append_kernel(["VMTEST_IN_GUEST=1"])
 }
 
+/// Changes what has a field of its own in [`Config`].
+fn config(change: impl FnOnce(&mut Config)) -> impl Configure {
+    |config: &mut Config| {
+        change(config);
+        Ok(())
+    }
+}
+
+/// Gives the guest this much memory, in MiB. Default: 512. (`--memory`)
+pub fn with_memory(mib: u64) -> impl Configure {
+    options(move |options| options.memory_mib = mib)
+}
+
+/// Gives the guest this many processors. Default: 1. (`--cpus`)
+pub fn with_cpus(cpus: u32) -> impl Configure {
+    options(move |options| options.cpus = cpus)
+}
+
+/// Takes this accelerator. Default: [`AccelOption::Auto`]. (`--accel`)
+pub fn with_accel(accel: AccelOption) -> impl Configure {
+    config(move |config| config.accel = accel)
+}
+
+/// Limits the time from QEMU's start until the guest is ready. Default: 20 s with KVM, 2 min emulated.
+/// (`--boot-timeout`)
+pub fn with_boot_timeout(limit: Duration) -> impl Configure {
+    config(move |config| config.boot_timeout = Some(limit))
+}
+
+/// Takes kernel modules from this directory, `…/lib/modules/RELEASE`. (`--modules`)
+pub fn with_modules(dir: impl Into<PathBuf>) -> impl Configure {
+    let dir = dir.into();
+    config(|config| config.modules = Some(dir))
+}
+
+/// Looks for programs and libraries of the guest's architecture below this directory. (`--sysroot`)
+pub fn with_sysroot(dir: impl Into<PathBuf>) -> impl Configure {
+    let dir = dir.into();
+    config(|config| config.sysroot = Some(dir))
+}
+
+/// Resumes a saved guest and saves the one that boots, or not. Default: `VMTEST_WARM`, else
+/// [`WarmMode::Auto`]. (`--warm`)
+pub fn with_warm(mode: WarmMode) -> impl Configure {
+    config(move |config| config.warm = Some(mode))
+}
+
+/// Keeps console, streams and `run.json` of a run in this directory. (`--artifacts`)
+pub fn with_artifacts(dir: impl Into<PathBuf>) -> impl Configure {
+    let dir = dir.into();
+    config(|config| config.artifacts = Some(dir))
+}
+
+/// Writes the events of a channel to a file, one JSON object a line. (`--event`)
+pub fn with_event_file(channel: impl Into<String>, file: impl Into<PathBuf>) -> impl Configure {
+    let event = (channel.into(), file.into());
+    config(|config| config.event_files.push(event))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -651,5 +710,24 @@ mod tests {
         );
         let plan = config.options.plan().unwrap();
         assert!(plan.args(crate::plan::Spelling::Executed).len() > 200);
+    }
+
+    #[test]
+    fn what_has_a_flag_can_be_configured() {
+        let mut config = Config::new(Arch::Arm);
+        config
+            .apply((
+                (with_memory(1024), with_cpus(2), with_accel(AccelOption::Tcg)),
+                (with_boot_timeout(Duration::from_secs(3)), with_modules("/m"), with_sysroot("/s")),
+                (with_warm(WarmMode::Off), with_artifacts("/a"), with_event_file("e", "/f")),
+            ))
+            .unwrap();
+        assert_eq!((config.options.memory_mib, config.options.cpus), (1024, 2));
+        assert_eq!((config.accel, config.warm), (AccelOption::Tcg, Some(WarmMode::Off)));
+        assert_eq!(config.boot_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(config.modules, Some("/m".into()));
+        assert_eq!(config.sysroot, Some("/s".into()));
+        assert_eq!(config.artifacts, Some("/a".into()));
+        assert_eq!(config.event_files, [("e".to_owned(), "/f".into())]);
     }
 }
