@@ -28,9 +28,18 @@ use super::ui::{self, MessageFormat};
 use super::words;
 
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
-    let artifacts = args.machine.artifacts.clone();
+    let artifacts = args.machine.artifacts.clone().filter(|_| !args.machine.dry_run);
+    forget_record(artifacts.as_deref());
     run_machine(args, environment)
         .inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
+}
+
+/// Removes an earlier run's record, which is not this run's. Where that cannot be, this one's cannot be
+/// written either, and that is an error of its own.
+pub(crate) fn forget_record(artifacts: Option<&Path>) {
+    if let Some(dir) = artifacts {
+        let _ = std::fs::remove_file(dir.join("run.json"));
+    }
 }
 
 /// Writes down that nothing was started, where a record is wanted: an earlier run's would tell another

@@ -11,12 +11,13 @@ use vmtest::vm::Streams;
 use super::error::Failure;
 use super::interrupt::Interrupts;
 use super::options::ShellArgs;
-use super::run::{Look, dry_run, execute, note_failure, prepare};
+use super::run::{Look, dry_run, execute, forget_record, note_failure, prepare};
 use super::terminal::{self, Keys};
 use super::ui::{self, MessageFormat};
 
 pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
-    let artifacts = args.machine.artifacts.clone();
+    let artifacts = args.machine.artifacts.clone().filter(|_| !args.machine.dry_run);
+    forget_record(artifacts.as_deref());
     run_shell(args, environment).inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
 }
 
