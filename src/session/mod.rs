@@ -16,7 +16,7 @@ mod kernel;
 mod warm;
 mod wish;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vmtest_guest::proto::{self, Exec};
@@ -149,25 +149,14 @@ fn prepare_from(
     let uefi = options.firmware.is_some();
     let kernel = kernel::find(arch, &choice, modules, environment, guest, uefi)?;
     let initramfs = initramfs.or_else(|| environment.initramfs.clone());
-    if let Some(path) = &initramfs {
-        readable("initramfs", path)?;
-    }
-    if let Some(root) = options.devices.iter().find_map(|device| device.read_only_root())
-        && matches!(init, Init::Agent(_))
-        && !root.join("dev").is_dir()
-    {
-        return Err(Error::RootWithoutDev { dir: root.to_owned() });
-    }
-    if let Some(dir) = sysroot.as_deref().filter(|dir| !dir.is_dir()) {
-        return Err(Error::Sysroot { dir: dir.to_owned() });
-    }
+    let agent = matches!(init, Init::Agent(_));
+    check_places(&options, initramfs.as_deref(), sysroot.as_deref(), agent)?;
 
     let accel = KvmProbe::new(environment.cache_dir.clone()).choose(accel, arch)?;
     options.accel = accel.accel;
     if let (None, None, Some(pinned)) = (&options.qemu, &environment.qemu, &guest.qemu) {
         options.qemu = Some(QemuCommand::new(&pinned.path));
     }
-    let agent = matches!(init, Init::Agent(_));
     // An image of ours brings the drivers for a root share, and switches to it.
     let switches_root =
         !agent && initramfs.is_none() && options.devices.iter().any(|device| device.is_root());
@@ -176,17 +165,9 @@ fn prepare_from(
     for event in &event_files {
         options.device(crate::qemu::EventPort { name: event.0.clone() });
     }
-    // A directory in the environment is for those guests that can be asked.
-    let everywhere = environment.coverage.as_ref().filter(|_| agent);
-    let coverage =
-        coverage.or_else(|| everywhere.map(|dir| Coverage { dir: dir.clone(), name: None }));
-    let mut collecting = None;
-    if let Some(wanted) = &coverage {
-        let Init::Agent(command) = &init else { return Err(Error::CoverageWithoutAgent) };
-        let program = command.as_ref().and_then(Command::program);
-        let prepared = Collecting::prepare(wanted, arch, kernel.as_ref(), program, environment)?;
-        options.device(prepared.device(&mut resources)?);
-        collecting = Some(prepared);
+    let collecting = collecting(coverage, &init, arch, kernel.as_ref(), environment)?;
+    if let Some(collecting) = &collecting {
+        options.device(collecting.device(&mut resources)?);
     }
     if agent {
         options.device(crate::qemu::AgentPort);
@@ -208,19 +189,20 @@ fn prepare_from(
     }
     let has_shell = guest.shell.is_some();
     let files = Files { arch, sysroot, parts, command, has_shell };
-    let mut identity = initramfs.as_deref().map(given_image);
     let image = match (&environment.initramfs_override, &kernel) {
-        (_, None) => None,
-        _ if !ours => None,
-        (Some(path), _) => {
+        (Some(path), Some(_)) if ours => {
             readable("initramfs", path)?;
-            identity = Some(given_image(path));
             Some(Planned::Ready(path.clone()))
         }
-        (None, Some(kernel)) => {
+        (None, Some(kernel)) if ours => {
             let base = Box::new(base(arch, guest, kernel, &plan)?);
-            Some(Planned::Build { base, before: initramfs, files: Some(files) })
+            Some(Planned::Build { base, before: initramfs.clone(), files: Some(files) })
         }
+        _ => None,
+    };
+    let identity = match &image {
+        Some(Planned::Ready(path)) => Some(given_image(path)),
+        _ => initramfs.as_deref().map(given_image),
     };
     let (default_boot, default_run) = default_limits(accel.accel);
     let kernel =
@@ -247,6 +229,45 @@ fn prepare_from(
     })
 }
 
+/// Checks that files and directories are what they have to be.
+fn check_places(
+    options: &Options,
+    initramfs: Option<&Path>,
+    sysroot: Option<&Path>,
+    agent: bool,
+) -> Result<(), Error> {
+    if let Some(path) = initramfs {
+        readable("initramfs", path)?;
+    }
+    if let Some(root) = options.devices.iter().find_map(|device| device.read_only_root())
+        && agent
+        && !root.join("dev").is_dir()
+    {
+        return Err(Error::RootWithoutDev { dir: root.to_owned() });
+    }
+    match sysroot.filter(|dir| !dir.is_dir()) {
+        Some(dir) => Err(Error::Sysroot { dir: dir.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// The run's coverage, if it is wanted.
+fn collecting(
+    wanted: Option<Coverage>,
+    init: &Init,
+    arch: Arch,
+    kernel: Option<&FoundKernel>,
+    environment: &Environment,
+) -> Result<Option<Collecting>, Error> {
+    // A directory in the environment is for those guests that can be asked.
+    let everywhere = environment.coverage.as_ref().filter(|_| matches!(init, Init::Agent(_)));
+    let everywhere = || everywhere.map(|dir| Coverage { dir: dir.clone(), name: None });
+    let Some(wanted) = wanted.or_else(everywhere) else { return Ok(None) };
+    let Init::Agent(command) = init else { return Err(Error::CoverageWithoutAgent) };
+    let program = command.as_ref().and_then(Command::program);
+    Collecting::prepare(&wanted, arch, kernel, program, environment).map(Some)
+}
+
 /// The firmware of the environment, else the pinned one.
 fn pinned_firmware(
     arch: Arch,
@@ -265,7 +286,7 @@ fn pinned_firmware(
 fn boots(
     mut options: Options,
     kernel: Option<&FoundKernel>,
-    initramfs: Option<&std::path::Path>,
+    initramfs: Option<&Path>,
     ours: bool,
     environment: &Environment,
 ) -> Options {
@@ -290,7 +311,7 @@ fn boots(
 }
 
 /// What is known of an image that was given.
-fn given_image(path: &std::path::Path) -> ImageIdentity {
+fn given_image(path: &Path) -> ImageIdentity {
     ImageIdentity {
         path: Some(path.to_owned()),
         bytes: path.metadata().ok().map(|metadata| metadata.len()),
