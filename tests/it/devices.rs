@@ -250,31 +250,43 @@ fn drives() {
                 */ata*) bus=ahci ;; */target*) bus=scsi ;; *) bus=virtio ;;
             esac
             wrote=
-            echo \"I am $disk\" | dd of=/dev/$disk bs=512 seek=100 conv=sync,fsync 2> /dev/null \
+            # Linux names disks of one bus in the order in which they answer; a port or target stays.
+            me=$disk
+            case $bus in
+                ahci) me=$(readlink $disk | grep -o 'ata[0-9]*' | head -n 1) ;;
+                scsi) me=target$(readlink $disk | grep -o 'target[0-9:]*' | sed 's/.*://') ;;
+            esac
+            echo \"I am $me\" | dd of=/dev/$disk bs=512 seek=100 conv=sync,fsync 2> /dev/null \
                 && wrote=written
-            echo $disk $bus ro=$(cat $disk/ro) sectors=$(cat $disk/size) $wrote
-        done
+            echo $me $bus ro=$(cat $disk/ro) sectors=$(cat $disk/size) $wrote
+        done | sort
         ",
     ))
     .passed();
     assert_eq!(
         ran.stdout,
-        "sda scsi ro=0 sectors=2048 written\n\
-         sdb scsi ro=1 sectors=2048\n\
-         sdc ahci ro=0 sectors=2048 written\n\
-         sdd ahci ro=0 sectors=2048 written\n\
+        "ata1 ahci ro=0 sectors=2048 written\n\
+         ata2 ahci ro=0 sectors=2048 written\n\
+         target0 scsi ro=0 sectors=2048 written\n\
+         target1 scsi ro=1 sectors=2048\n\
          vda virtio ro=0 sectors=2048 written\n\
          vdb virtio ro=0 sectors=2048 written\n\
          vdc virtio ro=1 sectors=2048\n\
          vdd virtio ro=0 sectors=2048 written\n"
     );
-    for ((_, format, read_only, snapshot, name), before) in drives.into_iter().zip(before) {
+    let (mut ports, mut targets) = (1.., 0..);
+    for ((interface, format, read_only, snapshot, name), before) in drives.into_iter().zip(before) {
+        let me = match interface {
+            Ahci => format!("ata{}", ports.next().unwrap_or(0)),
+            Scsi => format!("target{}", targets.next().unwrap_or(0)),
+            _ => name.to_owned(),
+        };
         let after = fs::read(file(name)).unwrap();
         if read_only || snapshot {
             assert!(after == before, "{name} has changed");
             continue;
         }
-        let wanted = format!("I am {name}\n");
+        let wanted = format!("I am {me}\n");
         let found = match format {
             Raw => after[51200..].starts_with(wanted.as_bytes()),
             Qcow2 => after.windows(wanted.len()).any(|window| window == wanted.as_bytes()),
