@@ -43,6 +43,7 @@ pub(crate) fn in_own_session(
 ) -> io::Result<()> {
     let image = Image::of(command, arg0)?;
     let in_child = move || {
+        no_signal_blocked()?;
         rustix::process::setsid()?;
         if controlling != Controlling::None {
             match rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()) {
@@ -53,10 +54,22 @@ pub(crate) fn in_own_session(
         Err(image.execute())
     };
     // SAFETY: the closure runs in the child of a fork in a process with several threads, where only
-    // async-signal-safe things are allowed. It makes three system calls; it neither allocates nor
+    // async-signal-safe things are allowed. It makes four system calls; it neither allocates nor
     // takes a lock, and its error is made from an errno, which does not allocate either.
     unsafe { command.pre_exec(in_child) };
     Ok(())
+}
+
+/// Unblocks all signals: std has a child inherit the mask of its parent, and this process waits for SIGCHLD
+/// by a descriptor ([`child_signals`]), which blocks it. A shell would wait for its children forever.
+fn no_signal_blocked() -> io::Result<()> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set that the other call takes; both are async-signal-safe.
+    let failed = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What execve(2) takes, ready to be used without allocating.
@@ -105,8 +118,8 @@ impl Image {
     }
 }
 
-/// A descriptor that can be read once a child has ended. SIGCHLD is blocked in this thread and those that
-/// it starts from now on (std's `Command` gives a child an empty mask).
+/// A descriptor that can be read once a child has ended. SIGCHLD is blocked in this thread and those
+/// that it starts from now on; [`in_own_session`] unblocks it again.
 pub(crate) fn child_signals() -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the set that the other calls take; none of them keeps it.

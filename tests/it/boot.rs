@@ -200,6 +200,15 @@ fn signals_and_missing_programs_have_the_status_a_shell_gives_them() {
     vmtest([file, "--", "/not-a-program"]).run().code(126).says("the command did not start");
 }
 
+/// The agent waits for SIGCHLD in its own way; a command's shell does in its own.
+#[test]
+fn a_shell_hears_of_its_children() {
+    assets(Arch::Amd64);
+    let script = "for i in 1 2 3; do sleep 0.2 & done; wait; grep SigBlk /proc/self/status";
+    let done = vmtest(["--timeout=60s", "--", "sh", "-c", script]).run();
+    done.code(0).stdout("SigBlk:\t0000000000000000\n");
+}
+
 #[test]
 fn an_init_that_fails_says_why() {
     assets(Arch::Riscv64);
