@@ -71,11 +71,7 @@ fn machine(fill: impl FnOnce(&mut Options), script: Option<&str>) -> session::Pr
     let mut config = Config::new(session::guest_arch(None, &environment).unwrap());
     config.options.memory_mib = 1024;
     fill(&mut config.options);
-    let command = script.map(|script| {
-        let mut command = Command::new("sh");
-        command.args(["-ec", script]);
-        command
-    });
+    let command = script.map(|script| Command::new("sh").args(["-ec", script]));
     let mut machine = session::prepare(config, &environment, Init::Agent(command)).unwrap();
     machine.build_image().unwrap();
     machine

@@ -37,8 +37,8 @@ impl Device for Edu {
 
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let arch = session::guest_arch(None, &Environment::read()?).unwrap_or(Arch::Amd64);
-    let mut command = Command::new("sh");
-    command.args(["-c", "cat /sys/bus/pci/devices/*/device; tr ' ' '\\n' < /proc/cmdline"]);
+    let command = Command::new("sh")
+        .args(["-c", "cat /sys/bus/pci/devices/*/device; tr ' ' '\\n' < /proc/cmdline"]);
 
     let run = blocking::run(arch, device(Edu { dma_bits: 28 }), command)?.passed()?;
     let said = run.stdout_text();

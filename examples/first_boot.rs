@@ -16,8 +16,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(shared.path().join("question"), "6*7\n")?;
 
     // A program with a slash is the host's: it goes into the image with its libraries.
-    let mut command = Command::new("/bin/sh");
-    command
+    let command = Command::new("/bin/sh")
         .args(["-c", "read question < question; echo $(($question)) > answer; uname -s"])
         .cwd("/mount/9p/work");
 

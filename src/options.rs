@@ -14,7 +14,8 @@ use crate::accel::Accel;
 use crate::arch::{Arch, UnsupportedArch};
 use crate::argv::{FIRST_FD, QemuOpt};
 use crate::duration;
-use crate::plan::{Device, FileSource, Plan, PlanError, Planner};
+use crate::fields::UnknownWord;
+use crate::plan::{Device, FileSource, Need, Plan, PlanError, Planner};
 use crate::qemu::{Firmware, KernelLog, Machine, own};
 use crate::quote;
 
@@ -38,23 +39,15 @@ impl WarmMode {
     /// Understands `auto`, `on` and `off`.
     ///
     /// # Errors
-    /// [`UnknownWarmMode`].
-    pub fn parse(text: &str) -> Result<WarmMode, UnknownWarmMode> {
+    /// [`UnknownWord`].
+    pub fn parse(text: &str) -> Result<WarmMode, UnknownWord> {
         match text {
             "auto" => Ok(WarmMode::Auto),
             "on" => Ok(WarmMode::On),
             "off" => Ok(WarmMode::Off),
-            _ => Err(UnknownWarmMode { given: text.to_owned() }),
+            _ => Err(UnknownWord { given: text.to_owned(), known: "auto, on, off" }),
         }
     }
-}
-
-/// A word that is no [`WarmMode`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{given}` is none of auto, on, off")]
-pub struct UnknownWarmMode {
-    /// The word.
-    pub given: String,
 }
 
 /// Everything a machine is made of.
@@ -192,6 +185,16 @@ impl Options {
         self.env_kernel_args.extend(environment.kernel_append.iter().cloned());
         self.env_qemu_args.extend(environment.qemu_append.iter().cloned());
         self
+    }
+
+    /// The files and directories of the host that the devices need. A device that cannot be says so when the
+    /// machine is planned.
+    pub(crate) fn needs(&self) -> Vec<Need> {
+        let mut planner = Planner::new(self.arch, &self.extra_files);
+        for device in &self.devices {
+            let _ = device.plan(&mut planner);
+        }
+        planner.into_needs()
     }
 
     /// What will be done for these options: a pure function of them.
@@ -421,7 +424,7 @@ pub enum EnvironmentError {
     Timeout(duration::Error),
     /// `VMTEST_WARM` is no mode.
     #[error("VMTEST_WARM: {0}")]
-    Warm(UnknownWarmMode),
+    Warm(UnknownWord),
     /// Quotes are not closed.
     #[error("{name}: {source}")]
     Quoting {
@@ -448,6 +451,41 @@ impl QemuCommand {
     /// A program without arguments.
     pub fn new(program: impl AsRef<OsStr>) -> QemuCommand {
         QemuCommand { program: program.as_ref().to_owned(), args: Vec::new() }
+    }
+
+    /// Parses program and first arguments, quoted as for a shell: `'/opt/my qemu/qemu' -m 1G`.
+    ///
+    /// # Errors
+    /// [`ParseQemuCommandError`] when it is empty or has a quote that is not closed.
+    pub fn parse(text: &OsStr) -> Result<QemuCommand, ParseQemuCommandError> {
+        let words = quote::split(text).map_err(ParseQemuCommandError::Quotes)?;
+        let mut words = words.into_iter();
+        match words.next().filter(|program| !program.is_empty()) {
+            Some(program) => Ok(QemuCommand { program, args: words.collect() }),
+            None => Err(ParseQemuCommandError::Empty),
+        }
+    }
+}
+
+/// A command of QEMU that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseQemuCommandError {
+    /// It has quotes that are not closed.
+    #[error(transparent)]
+    Quotes(quote::UnbalancedQuotes),
+    /// It names no program.
+    #[error("no program is named")]
+    Empty,
+}
+
+impl ParseQemuCommandError {
+    /// How to fix it.
+    pub fn hint(&self) -> String {
+        match self {
+            ParseQemuCommandError::Quotes(error) => error.hint(),
+            ParseQemuCommandError::Empty => "name QEMU's program".to_owned(),
+        }
     }
 }
 

@@ -57,7 +57,10 @@ impl From<session::Error> for Failure {
     fn from(error: session::Error) -> Failure {
         let code = match error {
             // Flags that contradict each other are wrong usage; all else is missing or unusable.
-            session::Error::Plan(_) | session::Error::Coverage(RunDirError::Name { .. }) => USAGE,
+            session::Error::Plan(_)
+            | session::Error::Config(_)
+            | session::Error::CoverageWithoutPlace
+            | session::Error::Coverage(RunDirError::Name { .. }) => USAGE,
             session::Error::Interrupted { .. } => INTERRUPTED,
             _ => UNAVAILABLE,
         };

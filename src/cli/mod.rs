@@ -6,7 +6,6 @@ mod decode;
 mod env;
 mod error;
 mod generate;
-mod image;
 mod initramfs;
 mod interrupt;
 mod options;
@@ -16,7 +15,7 @@ mod splats;
 mod template;
 mod terminal;
 mod ui;
-mod words;
+mod value;
 
 use std::process::ExitCode;
 
@@ -51,6 +50,8 @@ Exit codes:
   71     QEMU died or the guest was lost
   124    timed out (the message says which limit)
   130    interrupted
+
+In values with several parts a backslash takes a colon, a comma or a backslash as it is: 'DIR\\:X:TAG'.
 
 Examples:
   vmtest --arch riscv64                       boot a riscv64 guest and say what it found

@@ -1,18 +1,16 @@
 //! `vmtest run`: flags to options, the image, the machine, the verdict.
 
-use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io::{Read, Write, stderr, stdin, stdout};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use vmtest::configure::{Config, Coverage, Kernel};
-use vmtest::options::{Environment, Options, QemuCommand};
+use vmtest::configure::{Config, Configure, with_vm_timeout};
+use vmtest::options::Environment;
 use vmtest::plan::{Plan, Spelling};
-use vmtest::qemu::{Firmware, KernelLog, Ownership, P9Root, P9Share, ReadOnlyDir};
 use vmtest::run_record::{self, RunRecord};
 use vmtest::session::{self, Command, Conduct, Init};
 use vmtest::vm::{Progress, Streams, Verdict};
@@ -20,15 +18,13 @@ use vmtest::{duration, quote};
 use vmtest_guest::proto::WindowSize;
 
 use super::error::{Failure, INTERRUPTED};
-use super::image;
 use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
-use super::words;
 
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
-    let artifacts = args.machine.artifacts.clone().filter(|_| !args.machine.dry_run);
+    let artifacts = args.machine.record_dir();
     forget_record(artifacts.as_deref());
     run_machine(args, environment)
         .inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
@@ -54,12 +50,10 @@ pub(crate) fn note_failure(artifacts: Option<&Path>, failure: &Failure) {
 }
 
 fn run_machine(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
-    let mut command = Command::from_argv(&args.command);
-    if let Some(command) = &mut command {
-        command.stdin(args.stdin);
-    }
+    let command = args.machine.command(&args.command, args.stdin);
     let interrupts = Interrupts::listen()?;
-    let prepared = prepare(&args.machine, environment, command, args.timeout)?;
+    let limit = args.timeout.map(with_vm_timeout);
+    let prepared = prepare(&args.machine, environment, command, limit)?;
     if args.machine.dry_run {
         return dry_run(&prepared.plan);
     }
@@ -84,211 +78,17 @@ pub(crate) fn prepare(
     args: &MachineArgs,
     environment: &Environment,
     command: Option<Command>,
-    timeout: Option<Duration>,
+    more: impl Configure,
 ) -> Result<session::Prepared, Failure> {
-    let arch = session::guest_arch(args.arch, environment)?;
-    let mut config = Config::new(arch);
-    config.accel = args.accel;
-    config.kernel = args.kernel.clone().map_or(Kernel::Default, Kernel::from_word);
-    config.modules = args.modules.clone();
-    config.initramfs = args.initramfs.clone();
-    config.sysroot = args.sysroot.clone();
-    config.boot_timeout = args.boot_timeout;
-    config.coverage = coverage(args, environment)?;
-    config.warm = args.warm;
-    config.artifacts = args.artifacts.clone();
-    config.event_files = event_files(args)?;
-    let parts = image::part(args)?;
-    config.image.extend(parts);
-
-    let options = &mut config.options;
-    options.memory_mib = args.memory.0 >> 20;
-    options.cpus = args.cpus;
-    options.kernel_log = KernelLog::Full;
-    options.timeout = timeout;
-    options.qemu = qemu_command(args)?;
-    match firmware(args)? {
-        FirmwareFlag::None => {}
-        FirmwareFlag::Default => config.default_firmware = true,
-        FirmwareFlag::Given(firmware) => options.firmware = Some(firmware),
-    }
-    add_devices(options, args)?;
-    let variables = variables(args)?;
-    options.kernel_args.extend(args.append.iter().cloned());
-    options.qemu_args.extend(args.qemu_arg.iter().cloned());
-
+    let mut config = Config::new(session::guest_arch(args.arch, environment)?);
+    config.apply((args.clone().configurator(), more)).map_err(session::Error::from)?;
     // An image of the user's own with nothing to run in it: its own init decides.
     let has_initramfs = args.initramfs.is_some() || environment.initramfs.is_some();
     let init = match command {
-        Some(mut command) => {
-            for (name, value) in variables {
-                command.env(name, value);
-            }
-            if let Some(cwd) = &args.cwd {
-                command.cwd(cwd);
-            }
-            Init::Agent(Some(command))
-        }
         None if has_initramfs || args.root.is_some() => Init::Own,
-        None => Init::Agent(None),
+        command => Init::Agent(command),
     };
     Ok(session::prepare(config, environment, init)?)
-}
-
-/// Reads a byte, to say before the start that a file cannot be read.
-fn readable(what: &str, path: &Path) -> Result<(), Failure> {
-    vmtest::named_file::open(path).and_then(|mut file| file.read(&mut [0]).map(drop)).map_err(
-        |error| {
-            Failure::missing(
-                format!("cannot read the {what} `{}`: {error}", path.display()),
-                format!("--{what} names it"),
-            )
-        },
-    )
-}
-
-/// `--firmware`.
-enum FirmwareFlag {
-    None,
-    Default,
-    Given(Firmware),
-}
-
-fn firmware(args: &MachineArgs) -> Result<FirmwareFlag, Failure> {
-    let Some(text) = &args.firmware else { return Ok(FirmwareFlag::None) };
-    if text == "default" {
-        return Ok(FirmwareFlag::Default);
-    }
-    let bytes = text.as_bytes();
-    let colon = bytes.iter().position(|byte| *byte == b':').filter(|at| *at > 0);
-    match colon.filter(|at| at + 1 < bytes.len()) {
-        Some(at) => Ok(FirmwareFlag::Given(Firmware {
-            code: PathBuf::from(OsStr::from_bytes(&bytes[..at])),
-            vars: PathBuf::from(OsStr::from_bytes(&bytes[at + 1..])),
-        })),
-        None => Err(Failure::wrong(
-            format!("--firmware {}: two files are needed", text.display()),
-            "write it as `--firmware CODE:VARS`, or `--firmware default`",
-        )),
-    }
-}
-
-fn qemu_command(args: &MachineArgs) -> Result<Option<QemuCommand>, Failure> {
-    let Some(text) = &args.qemu else { return Ok(None) };
-    let words = quote::split(text).map_err(|error| Failure::usage(&error, Some(error.hint())))?;
-    let mut words = words.into_iter();
-    match words.next().filter(|program| !program.is_empty()) {
-        Some(program) => Ok(Some(QemuCommand { program, args: words.collect() })),
-        None => Err(Failure::wrong("--qemu is empty", "name QEMU's program")),
-    }
-}
-
-/// Adds the devices that flags ask for.
-fn add_devices(options: &mut Options, args: &MachineArgs) -> Result<(), Failure> {
-    if let Some(root) = &args.root {
-        let bytes = root.as_bytes();
-        let (dir, read_only) = match bytes.strip_suffix(b":ro") {
-            Some(rest) if !Path::new(root).is_dir() => (rest, true),
-            _ => (bytes, false),
-        };
-        let dir = PathBuf::from(OsStr::from_bytes(dir));
-        directory("--root", &dir)?;
-        let dir = std::path::absolute(&dir).unwrap_or(dir);
-        options.device(P9Root { dir, read_only, ownership: Ownership::Host });
-    }
-    for share in &args.share {
-        options.device(parse_share(share)?);
-    }
-    for dir in &args.ro_dir {
-        directory("--ro-dir", dir)?;
-        options.device(ReadOnlyDir { dir: dir.clone() });
-    }
-    for drive in &args.drive {
-        readable("drive", &drive.file)?;
-        options.devices.push(std::sync::Arc::new(drive.clone()));
-    }
-    for net in &args.net {
-        options.device(net.clone());
-    }
-    Ok(())
-}
-
-/// `--event`: channels and their files.
-fn event_files(args: &MachineArgs) -> Result<Vec<(String, PathBuf)>, Failure> {
-    let parse = |event: &OsString| {
-        let bytes = event.as_bytes();
-        let at = bytes.iter().position(|byte| *byte == b'=');
-        let parts = at.map(|at| (&bytes[..at], &bytes[at + 1..]));
-        match parts.filter(|(name, file)| !name.is_empty() && !file.is_empty()) {
-            Some((name, file)) => Ok((
-                String::from_utf8_lossy(name).into_owned(),
-                PathBuf::from(OsStr::from_bytes(file)),
-            )),
-            None => Err(Failure::wrong(
-                format!("--event {}: a name and a file are needed", event.display()),
-                "write it as `--event NAME=FILE`",
-            )),
-        }
-    };
-    args.event.iter().map(parse).collect()
-}
-
-fn directory(flag: &str, dir: &Path) -> Result<(), Failure> {
-    match dir.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::missing(
-            format!("{flag} {}: this is no directory", dir.display()),
-            "only directories can be shared; --file puts a file into the image",
-        )),
-        Err(error) => Err(Failure::missing(
-            format!("{flag} {}: {error}", dir.display()),
-            "name a directory of the host",
-        )),
-    }
-}
-
-/// `DIR[:TAG][:ro]`; the tag is the directory's name when it is not given.
-fn parse_share(text: &OsStr) -> Result<P9Share, Failure> {
-    let wrong = |what: &str| {
-        Failure::wrong(
-            format!("`--share {}` {what}", text.display()),
-            "write it as `--share DIR[:TAG][:ro]`, and `\\:` for a colon that belongs to a name",
-        )
-    };
-    let mut parts = words::split(text);
-    let read_only = parts.len() > 1 && parts.last().is_some_and(|part| part == "ro");
-    parts.truncate(parts.len() - usize::from(read_only));
-    let mut parts = parts.into_iter();
-    let dir = PathBuf::from(parts.next().unwrap_or_default());
-    let tag = parts.next();
-    if parts.next().is_some() {
-        return Err(wrong("has too many parts"));
-    }
-    if dir.as_os_str().is_empty() {
-        return Err(wrong("names no directory"));
-    }
-    directory("--share", &dir)?;
-    // QEMU's working directory is ours, but a report should say which directory it was.
-    let dir = std::path::absolute(&dir).unwrap_or(dir);
-    let tag = tag.or_else(|| dir.file_name().map(OsStr::to_owned));
-    let tag = tag.map_or_else(|| "root".into(), |tag| tag.to_string_lossy().into_owned());
-    Ok(P9Share { dir, tag, read_only, ownership: Ownership::Host })
-}
-
-/// `--env`: names with values.
-fn variables(args: &MachineArgs) -> Result<Vec<(&OsStr, &OsStr)>, Failure> {
-    let mut variables = Vec::new();
-    for pair in &args.env {
-        let bytes = pair.as_bytes();
-        let Some(at) = bytes.iter().position(|byte| *byte == b'=').filter(|at| *at > 0) else {
-            return Err(Failure::wrong(
-                format!("--env {}: a name and a value are needed", pair.display()),
-                "write it as `--env NAME=VALUE`",
-            ));
-        };
-        variables.push((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])));
-    }
-    Ok(variables)
 }
 
 /// How a run looks to who started it.
@@ -397,23 +197,6 @@ fn announcement(prepared: &session::Prepared, format: MessageFormat) -> Announce
         "reason": accel.reason.to_string(),
     });
     Announcement::Line(line.to_string())
-}
-
-/// Where coverage goes, as far as flags say so. Without them the environment may, for guests that can be asked.
-fn coverage(args: &MachineArgs, environment: &Environment) -> Result<Option<Coverage>, Failure> {
-    let name = args.coverage_name.clone();
-    let dir = match &name {
-        Some(_) => args.coverage.as_ref().or(environment.coverage.as_ref()),
-        None => args.coverage.as_ref(),
-    };
-    match dir {
-        Some(dir) => Ok(Some(Coverage { dir: dir.clone(), name })),
-        None if name.is_none() => Ok(None),
-        None => Err(Failure::wrong(
-            "`--coverage-name` names a run in a directory, and there is none",
-            "give one with --coverage DIR, or with VMTEST_COVERAGE",
-        )),
-    }
 }
 
 /// The words that do the same again: the name of a run's coverage is taken now.

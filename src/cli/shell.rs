@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Read, sink, stdin, stdout};
 
 use tokio::sync::mpsc;
 use vmtest::options::Environment;
-use vmtest::session::Command;
 use vmtest::vm::Streams;
 
 use super::error::Failure;
@@ -16,7 +15,7 @@ use super::terminal::{self, Keys};
 use super::ui::{self, MessageFormat};
 
 pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
-    let artifacts = args.machine.artifacts.clone().filter(|_| !args.machine.dry_run);
+    let artifacts = args.machine.record_dir();
     forget_record(artifacts.as_deref());
     run_shell(args, environment).inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
 }
@@ -24,12 +23,9 @@ pub(crate) fn run(args: ShellArgs, environment: &Environment) -> Result<u8, Fail
 fn run_shell(args: ShellArgs, environment: &Environment) -> Result<u8, Failure> {
     let argv =
         if args.command.is_empty() { vec![OsString::from("sh")] } else { args.command.clone() };
-    let mut command = Command::from_argv(argv);
-    if let Some(command) = &mut command {
-        command.stdin(true);
-    }
+    let command = args.machine.command(&argv, true);
     let interrupts = Interrupts::listen()?;
-    let prepared = prepare(&args.machine, environment, command, None)?;
+    let prepared = prepare(&args.machine, environment, command, ())?;
     if args.machine.dry_run {
         return dry_run(&prepared.plan);
     }

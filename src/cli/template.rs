@@ -117,7 +117,7 @@ fn why(
     command: Vec<std::ffi::OsString>,
     environment: &Environment,
 ) -> Result<u8, Failure> {
-    let prepared = prepare(machine, environment, GuestCommand::from_argv(command), None)?;
+    let prepared = prepare(machine, environment, GuestCommand::from_argv(command), ())?;
     let text = match prepared.outlook() {
         Outlook::Warm(template) => {
             format!("warm: it goes on from template {}\n", template.key)

@@ -36,7 +36,7 @@ pub use read::{archive, extract, inspect, kconfig};
 pub use spec::manifest;
 #[cfg(feature = "uroot")]
 pub use spec::mkuimage;
-pub use spec::{Attributes, ImageSpec, Role};
+pub use spec::{Attributes, ImageSpec, Role, values};
 pub use write::build::{Build, BuildError, Built, build};
 pub use write::cache::{self, Cache};
 pub use write::compress::{Compression, CompressionError, Encoder};

@@ -133,6 +133,11 @@ impl Planner {
         self.needs.push(Need { what, path: path.into(), directory: true });
     }
 
+    /// What was said so far by [`Planner::needs_dir`] and [`Planner::needs_file`].
+    pub(crate) fn into_needs(self) -> Vec<Need> {
+        self.needs
+    }
+
     /// As [`Planner::needs_dir`], for a file that is read.
     pub fn needs_file(&mut self, what: &'static str, path: impl Into<PathBuf>) {
         self.needs.push(Need { what, path: path.into(), directory: false });

@@ -35,7 +35,7 @@ impl Device for CoverageShare {
             read_only: false,
             ownership: Ownership::Host,
         };
-        attach(planner, &share)?;
+        attach(planner, "coverage directory", &share)?;
         planner.mount(Mount {
             source: TAG.into(),
             target: proto::COVERAGE_DIR.into(),

@@ -1,12 +1,11 @@
 //! Block devices.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::readonly_dir::attach_scsi_disk;
 use crate::argv::QemuOpt;
+use crate::fields::{self, Once};
 use crate::plan::{Device, PlanError, Planner};
 
 /// A disk image or block device of the host as a disk of the guest.
@@ -62,23 +61,24 @@ impl Drive {
     }
 
     /// Parses the command line's form, `FILE[,ro][,snapshot][,format=raw|qcow2][,if=virtio|ahci|scsi]`.
-    /// A comma in the file's name is written twice.
+    /// [`crate::fields`] has the rule for commas in names.
     ///
     /// # Errors
     /// [`ParseDriveError`] names the word that is not understood, or said twice.
     pub fn parse(text: &OsStr) -> Result<Drive, ParseDriveError> {
-        let mut fields = split_commas(text.as_bytes()).into_iter();
+        let mut fields = fields::commas(text).into_iter();
         let file = fields.next().unwrap_or_default();
         if file.is_empty() {
             return Err(ParseDriveError::NoFile);
         }
-        let mut drive = Drive::new(OsStr::from_bytes(&file));
+        let mut drive = Drive::new(file);
         let mut said = Once::default();
         for field in fields {
-            if let Some(key) = said.again(&field) {
+            let key = fields::assignment(&field).map_or(&*field, |(key, _)| key);
+            if let Some(key) = said.again(key) {
                 return Err(ParseDriveError::Twice { key });
             }
-            match field.as_slice() {
+            match field.as_encoded_bytes() {
                 b"ro" => drive.read_only = true,
                 b"snapshot" => drive.snapshot = true,
                 b"format=raw" => drive.format = DriveFormat::Raw,
@@ -97,35 +97,6 @@ impl Drive {
     }
 }
 
-/// Which settings were said: what is said again would silently win or lose.
-#[derive(Default)]
-pub(super) struct Once(BTreeSet<Vec<u8>>);
-
-impl Once {
-    /// The key of a field `KEY` or `KEY=VALUE`, if it was said before.
-    pub(super) fn again(&mut self, field: &[u8]) -> Option<String> {
-        let key = field.split(|byte| *byte == b'=').next().unwrap_or_default();
-        let new = self.0.insert(key.to_owned());
-        (!new).then(|| String::from_utf8_lossy(key).into_owned())
-    }
-}
-
-/// Splits at single commas; a doubled one stands for itself.
-pub(super) fn split_commas(text: &[u8]) -> Vec<Vec<u8>> {
-    let mut fields = vec![Vec::new()];
-    let mut bytes = text.iter().peekable();
-    while let Some(&byte) = bytes.next() {
-        if byte != b',' {
-            fields.last_mut().expect("never empty").push(byte);
-        } else if bytes.next_if_eq(&&b',').is_some() {
-            fields.last_mut().expect("never empty").push(b',');
-        } else {
-            fields.push(Vec::new());
-        }
-    }
-    fields
-}
-
 /// A `--drive` that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -141,7 +112,7 @@ pub enum ParseDriveError {
     },
     /// A word that is no setting.
     #[error(
-        "unknown setting `{word}` (known: ro, snapshot, format=raw|qcow2, if=virtio|ahci|scsi; a comma in the file's name is written twice)"
+        "unknown setting `{word}` (known: ro, snapshot, format=raw|qcow2, if=virtio|ahci|scsi; write `\\,` for a comma in the file's name)"
     )]
     Unknown {
         /// The word.
@@ -210,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_command_lines_form() {
-        let drive = Drive::parse(OsStr::new("/a,,b.img,ro,if=scsi,format=qcow2")).unwrap();
+        let drive = Drive::parse(OsStr::new("/a\\,b.img,ro,if=scsi,format=qcow2")).unwrap();
         assert_eq!(drive.file.as_os_str(), "/a,b.img");
         assert!(drive.read_only && !drive.snapshot);
         assert_eq!((drive.interface, drive.format), (DriveInterface::Scsi, DriveFormat::Qcow2));

@@ -5,6 +5,7 @@ use super::own;
 use crate::accel::Accel;
 use crate::arch::Arch;
 use crate::argv::QemuOpt;
+use crate::fields::UnknownWord;
 use crate::plan::{CONSOLE, ChannelKind, Device, MONITOR, PlanError, Planner};
 
 /// What every machine has.
@@ -29,6 +30,20 @@ pub enum KernelLog {
     Full,
     /// Warnings and worse (`loglevel=5`). An emulated UART costs a system call a byte.
     Quiet,
+}
+
+impl KernelLog {
+    /// Understands `full` and `quiet`.
+    ///
+    /// # Errors
+    /// [`UnknownWord`].
+    pub fn parse(text: &str) -> Result<KernelLog, UnknownWord> {
+        match text {
+            "full" => Ok(KernelLog::Full),
+            "quiet" => Ok(KernelLog::Quiet),
+            _ => Err(UnknownWord { given: text.to_owned(), known: "full, quiet" }),
+        }
+    }
 }
 
 /// Largest memory that is passed on to QEMU: 4 TiB, what its largest machine takes.

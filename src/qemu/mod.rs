@@ -22,7 +22,7 @@ pub use agent::AgentPort;
 pub use coverage::CoverageShare;
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;
-pub use firmware::Firmware;
+pub use firmware::{Firmware, FirmwareChoice};
 pub use machine::{KernelLog, Machine};
 pub use net::{Card, LinkNic, Nic, UserNet};
 pub use p9::{Ownership, P9Root, P9Share};

@@ -25,6 +25,7 @@ impl Device for ReadOnlyDir {
     }
 
     fn plan(&self, planner: &mut Planner) -> Result<(), PlanError> {
+        planner.needs_dir("read-only directory", &self.dir);
         let label = format!("{}.vfat", self.dir.display());
         let image = planner.file(label, FileSource::VfatImage(self.dir.clone()));
         let node = planner.id("disk");

@@ -2,25 +2,41 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use vmtest_guest::proto::{Bytes, Exec};
 
-use crate::initramfs::closure;
+use crate::fields::{self, BadValue};
+use crate::programs::{destination, on_host};
 
-/// Directories whose programs keep their place in the guest: libraries and data are found relative to
-/// it. Others (a build directory, /tmp, where the guest mounts something) go to [`OWN_DIR`].
-const SYSTEM_DIRS: [&str; 9] =
-    ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix"];
+/// A variable of a command's environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: OsString,
+    /// Its value.
+    pub value: OsString,
+}
 
-/// Where programs of the user's own go.
-const OWN_DIR: &str = "/.vmtest/own";
+impl Variable {
+    /// Parses the command line's form, `NAME=VALUE`; the value may be empty.
+    ///
+    /// # Errors
+    /// [`BadValue`] without a name or an `=`.
+    pub fn parse(text: &OsStr) -> Result<Variable, BadValue> {
+        let (name, value) = fields::assignment(text).ok_or_else(|| {
+            BadValue::new(text, "has no name or no value", "write it as `NAME=VALUE`")
+        })?;
+        Ok(Variable { name: name.into(), value: value.into() })
+    }
+}
 
 /// A command for the guest.
 ///
 /// A program with a slash that is a file of the host (or of the sysroot) is put into the image with
 /// its interpreter and libraries; any other is looked up in the guest's `PATH`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "it does nothing until a machine runs it"]
 pub struct Command {
     argv: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -41,13 +57,13 @@ impl Command {
     }
 
     /// Adds an argument.
-    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Command {
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Command {
         self.argv.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
-    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Command {
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         self.argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
@@ -58,19 +74,19 @@ impl Command {
     }
 
     /// Sets a variable of its environment, in addition to the guest's defaults (`PATH`, `HOME`, …).
-    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Command {
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Command {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
     /// Sets its working directory. Default: `/`.
-    pub fn cwd(&mut self, dir: impl AsRef<OsStr>) -> &mut Command {
+    pub fn cwd(mut self, dir: impl AsRef<OsStr>) -> Command {
         self.cwd = Some(dir.as_ref().to_owned());
         self
     }
 
     /// Connects its stdin to [`crate::vm::Streams::stdin`]. Default: no, it reads `/dev/null`.
-    pub fn stdin(&mut self, connect: bool) -> &mut Command {
+    pub fn stdin(mut self, connect: bool) -> Command {
         self.stdin = connect;
         self
     }
@@ -99,60 +115,9 @@ impl Command {
     }
 }
 
-/// The file that a program's name means: an absolute one is first looked for in the sysroot, whose
-/// links are followed inside of it.
-pub fn on_host(program: &Path, sysroot: Option<&Path>) -> Option<PathBuf> {
-    let in_sysroot = sysroot
-        .filter(|root| program.is_absolute() && closure::is_file_in(root, program))
-        .map(|root| root.join(program.strip_prefix("/").unwrap_or(program)));
-    in_sysroot.or_else(|| program.is_file().then(|| program.to_owned()))
-}
-
-/// Where a program of the host lies in the image: at its own place if it is a system's, or below a
-/// directory of vmtest's.
-pub fn destination(path: &Path, sysroot: Option<&Path>) -> OsString {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let root = sysroot.map(|root| std::path::absolute(root).unwrap_or_else(|_| root.to_owned()));
-    let below = absolute
-        .strip_prefix(root.as_deref().unwrap_or(Path::new("/")))
-        .unwrap_or_else(|_| absolute.strip_prefix("/").unwrap_or(&absolute));
-    let first = below.components().next();
-    let in_system = matches!(first, Some(Component::Normal(name)) if SYSTEM_DIRS.iter().any(|dir| name == *dir));
-    let in_sysroot = root.is_some_and(|root| absolute.starts_with(root));
-    if in_system || (in_sysroot && sysroot != Some(Path::new("/"))) {
-        Path::new("/").join(below).into_os_string()
-    } else {
-        Path::new(OWN_DIR).join(absolute.file_name().unwrap_or(OsStr::new("program"))).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn programs_of_the_system_keep_their_place_and_others_get_one() {
-        assert_eq!(destination(Path::new("/usr/bin/git"), None), "/usr/bin/git");
-        assert_eq!(destination(Path::new("/tmp/x/hello"), None), "/.vmtest/own/hello");
-        assert_eq!(destination(Path::new("/srv/rv/bin/ls"), Some(Path::new("/srv/rv"))), "/bin/ls");
-        assert_eq!(
-            destination(Path::new("/home/me/t"), Some(Path::new("/srv/rv"))),
-            "/.vmtest/own/t"
-        );
-    }
-
-    #[test]
-    fn links_of_a_sysroot_are_followed_inside_of_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let bin = dir.path().join("usr/bin");
-        std::fs::create_dir_all(&bin).unwrap();
-        std::fs::write(bin.join("vmtest-awk"), "").unwrap();
-        std::os::unix::fs::symlink("/usr/bin/vmtest-awk", bin.join("awk")).unwrap();
-        std::os::unix::fs::symlink("/bin/sh", bin.join("out")).unwrap();
-        let find = |name: &str| on_host(&Path::new("/usr/bin").join(name), Some(dir.path()));
-        assert_eq!(find("awk"), Some(bin.join("awk")));
-        assert_eq!(find("out"), None);
-    }
 
     #[test]
     fn only_a_program_with_a_slash_can_be_the_hosts() {

@@ -9,7 +9,6 @@ use vmtest_guest::proto::{Bytes, COVERAGE_DIR, Exec};
 use super::Error;
 use super::kernel::FoundKernel;
 use crate::arch::Arch;
-use crate::configure::Coverage;
 use crate::coverage::Collected;
 use crate::coverage::record::{self, Object};
 use crate::coverage::run_dir::{Facts, RunDir};
@@ -42,9 +41,10 @@ struct Also {
 }
 
 impl Collecting {
-    /// Makes the run's directory, and finds out whether the kernel counts.
+    /// Makes the run's directory (`wanted`: where, and its name if it was given), and finds out whether the
+    /// kernel counts.
     pub(super) fn prepare(
-        wanted: &Coverage,
+        wanted: (&Path, Option<&str>),
         arch: Arch,
         kernel: Option<&FoundKernel>,
         program: Option<&OsStr>,
@@ -53,7 +53,7 @@ impl Collecting {
         let program =
             program.map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("boot"));
         let otherwise = format!("{}-{arch}", program.to_string_lossy());
-        let dir = RunDir::create(&wanted.dir, wanted.name.as_deref(), &otherwise)?;
+        let dir = RunDir::create(wanted.0, wanted.1, &otherwise)?;
         let no_kernel = match kernel {
             None => Some("the kernel comes from a drive: it is not known whether it counts".into()),
             Some(kernel) if kernel.gcov.is_none() && counts(kernel) == Some(false) => {

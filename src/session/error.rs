@@ -48,6 +48,9 @@ pub enum Error {
     /// There is no place for the run's coverage.
     #[error(transparent)]
     Coverage(#[from] RunDirError),
+    /// A run of coverage has a name, and no directory to be in.
+    #[error("`--coverage-name` names a run in a directory, and there is none")]
+    CoverageWithoutPlace,
     /// Coverage is wanted of a guest in which vmtest has nothing to say.
     #[error("coverage is collected by vmtest's agent, and this guest runs its own init")]
     CoverageWithoutAgent,
@@ -67,6 +70,14 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What is to be shared is no directory.
+    #[error("the {what} `{}` is no directory", .path.display())]
+    NotADirectory {
+        /// `share` or `read-only directory`.
+        what: &'static str,
+        /// As given.
+        path: PathBuf,
     },
     /// The kernel is packed, and cannot be unpacked.
     #[error("cannot unpack the kernel `{}`, which is {form}", .path.display())]
@@ -187,6 +198,9 @@ impl Error {
                 "`make assets ARCH={arch}` in vmtest's source fetches one; --kernel names another"
             ),
             Error::Coverage(error) => error.hint(),
+            Error::CoverageWithoutPlace => {
+                "give one with --coverage DIR, or with VMTEST_COVERAGE".into()
+            }
             Error::CoverageWithoutAgent => {
                 "give a COMMAND for the guest to run, or collect from your own init: the library \
                  `vmtest_guest::coverage` makes the archive"
@@ -201,7 +215,13 @@ impl Error {
             Error::Read { what: what @ ("kernel" | "initramfs"), .. } => {
                 format!("--{what} or VMTEST_{} names it", what.to_uppercase())
             }
+            Error::Read { what: "share" | "root" | "read-only directory", .. } => {
+                "name a directory of the host".into()
+            }
             Error::Read { what, .. } => format!("--{what} names it"),
+            Error::NotADirectory { .. } => {
+                "only directories can be shared; --file puts a file into the image".into()
+            }
             Error::Unpack { .. } => {
                 "unpack it yourself, and name what comes of it: an Image, a bzImage or a vmlinux".into()
             }

@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use vmtest_guest::proto::event::{Action, Line};
 
 use super::Error;
+use crate::configure::EventFile;
 use crate::vm::{MAX_EVENT_BYTES, Vm, excerpt};
 
 /// How long events may still come in when QEMU has ended.
@@ -40,15 +40,16 @@ enum Ending {
 
 impl EventFiles {
     /// Opens the files before anything is started.
-    pub(super) fn create(files: &[(String, PathBuf)]) -> Result<EventFiles, Error> {
-        let opened = files.iter().map(|(name, path)| match File::create(path) {
-            Ok(file) => Ok((name.clone(), file)),
-            Err(source) => Err(Error::Write {
-                what: format!("write the events of `{name}` to"),
-                path: path.clone(),
-                source,
-            }),
-        });
+    pub(super) fn create(files: &[EventFile]) -> Result<EventFiles, Error> {
+        let opened =
+            files.iter().map(|EventFile { channel, file: path }| match File::create(path) {
+                Ok(file) => Ok((channel.clone(), file)),
+                Err(source) => Err(Error::Write {
+                    what: format!("write the events of `{channel}` to"),
+                    path: path.clone(),
+                    source,
+                }),
+            });
         Ok(EventFiles(opened.collect::<Result<_, _>>()?))
     }
 

@@ -24,10 +24,10 @@ use vmtest_guest::proto::{self, Exec};
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
 use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
-use crate::configure::{Config, Coverage};
+use crate::configure::{Config, EventFile};
 use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
-use crate::plan::Plan;
-use crate::qemu::Firmware;
+use crate::plan::{Need, Plan};
+use crate::qemu::{AgentPort, EventPort, Firmware};
 use crate::run_record::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
 use crate::vm::{Resources, Vm};
@@ -38,7 +38,7 @@ pub use crate::coverage::Collected;
 pub use crate::options::WarmMode;
 pub use artifacts::record_failed_start;
 pub use base::{Base, BaseError};
-pub use command::{Command, destination, on_host};
+pub use command::{Command, Variable};
 pub use conduct::Conduct;
 pub use coverage::Collecting;
 pub use error::Error;
@@ -83,7 +83,7 @@ pub struct Prepared {
     pub coverage: Option<Collecting>,
     /// Whether a saved guest may be resumed, and this one be saved.
     warm: wish::Wish,
-    event_files: Vec<(String, PathBuf)>,
+    event_files: Vec<EventFile>,
     artifacts: Option<PathBuf>,
     image: Option<Planned>,
 }
@@ -112,6 +112,8 @@ pub fn guest_arch(given: Option<Arch>, environment: &Environment) -> Result<Arch
 /// [`Error`] names what is missing, unusable or contradictory.
 pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<Prepared, Error> {
     let arch = config.options.arch;
+    // What the user names comes before what vmtest looks for.
+    check_needs(&config.options.needs())?;
     let (guest, nowhere) = find_assets(arch, environment)?;
     let missing = |error: Error| match nowhere {
         Some(nowhere) if error.is_missing_asset() => nowhere.into(),
@@ -126,6 +128,7 @@ fn prepare_from(
     init: Init,
     guest: &GuestAssets,
 ) -> Result<Prepared, Error> {
+    let mut resources = config.make_resources();
     let Config {
         mut options,
         accel,
@@ -137,10 +140,11 @@ fn prepare_from(
         default_firmware,
         boot_timeout,
         coverage,
+        coverage_name,
         warm,
         event_files,
         artifacts,
-        mut resources,
+        resources: _,
     } = config;
     let arch = options.arch;
     if default_firmware && options.firmware.is_none() {
@@ -163,19 +167,18 @@ fn prepare_from(
     let ours = agent || switches_root;
     let mut options = boots(options, kernel.as_ref(), initramfs.as_deref(), ours, environment);
     for event in &event_files {
-        options.device(crate::qemu::EventPort { name: event.0.clone() });
+        options.device(EventPort { name: event.channel.clone() });
     }
-    let collecting = collecting(coverage, &init, arch, kernel.as_ref(), environment)?;
+    let collecting =
+        collecting((coverage, coverage_name), &init, arch, kernel.as_ref(), environment)?;
     if let Some(collecting) = &collecting {
         options.device(collecting.device(&mut resources)?);
     }
     if agent {
-        options.device(crate::qemu::AgentPort);
+        options.device(AgentPort);
     }
     let plan = options.plan()?;
-    for need in plan.needs().iter().filter(|need| !need.directory) {
-        readable(need.what, &need.path)?;
-    }
+    check_needs(plan.needs())?;
 
     let (mut exec, command) = match &init {
         Init::Agent(Some(command)) => {
@@ -251,9 +254,26 @@ fn check_places(
     }
 }
 
+/// Checks that what devices need is there, and can be used as they do.
+fn check_needs(needs: &[Need]) -> Result<(), Error> {
+    needs.iter().try_for_each(|need| match need.directory {
+        true => check_directory(need.what, &need.path),
+        false => readable(need.what, &need.path).map(drop),
+    })
+}
+
+/// Checks that a directory that is shared is one.
+fn check_directory(what: &'static str, path: &Path) -> Result<(), Error> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Error::NotADirectory { what, path: path.to_owned() }),
+        Err(source) => Err(Error::Read { what, path: path.to_owned(), source }),
+    }
+}
+
 /// The run's coverage, if it is wanted.
 fn collecting(
-    wanted: Option<Coverage>,
+    (dir, name): (Option<PathBuf>, Option<String>),
     init: &Init,
     arch: Arch,
     kernel: Option<&FoundKernel>,
@@ -261,11 +281,12 @@ fn collecting(
 ) -> Result<Option<Collecting>, Error> {
     // A directory in the environment is for those guests that can be asked.
     let everywhere = environment.coverage.as_ref().filter(|_| matches!(init, Init::Agent(_)));
-    let everywhere = || everywhere.map(|dir| Coverage { dir: dir.clone(), name: None });
-    let Some(wanted) = wanted.or_else(everywhere) else { return Ok(None) };
+    let Some(dir) = dir.or_else(|| everywhere.cloned()) else {
+        return if name.is_none() { Ok(None) } else { Err(Error::CoverageWithoutPlace) };
+    };
     let Init::Agent(command) = init else { return Err(Error::CoverageWithoutAgent) };
     let program = command.as_ref().and_then(Command::program);
-    Collecting::prepare(&wanted, arch, kernel, program, environment).map(Some)
+    Collecting::prepare((&dir, name.as_deref()), arch, kernel, program, environment).map(Some)
 }
 
 /// The firmware of the environment, else the pinned one.

@@ -67,12 +67,13 @@ pub fn run(
         std::fs::create_dir_all(&dir).map_err(failed)?;
         std::fs::copy(&path, dir.join(package).with_extension("test")).map_err(failed)?;
     }
-    let mut command = Command::new(GOUINIT[0]);
-    command.arg(GOUINIT[1]).arg(format!("-test_timeout={}ms", timeout.as_millis()));
-    command.arg("-list=true");
+    let mut command = Command::new(GOUINIT[0])
+        .arg(GOUINIT[1])
+        .arg(format!("-test_timeout={}ms", timeout.as_millis()))
+        .arg("-list=true");
     let profile = Environment::read().map_err(session::Error::from)?.go_profile;
     if profile.is_some() {
-        command.arg(format!("-coverprofile=/mount/9p/{SHARE}/{PROFILE}"));
+        command = command.arg(format!("-coverprofile=/mount/9p/{SHARE}/{PROFILE}"));
     }
     let configurator = (configurator, p9_directory(share.path(), SHARE));
     let mut finished = blocking::run(arch, configurator, command)?;

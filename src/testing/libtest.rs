@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use crate::arch::Arch;
 use crate::blocking;
 use crate::configure::{Configure, with_image};
+use crate::programs::destination;
 use crate::quote;
-use crate::session::{Command, destination};
+use crate::session::Command;
 
 use super::{Outcome, ProgramsError, Report, TestResult};
 
@@ -76,8 +77,7 @@ pub fn run(
             builder.binary_os(path, Some(dest));
         }
     });
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(script);
+    let command = Command::new("sh").arg("-c").arg(script);
     let finished = blocking::run(arch, (configurator, image), command)?;
     let text = finished.stdout_text();
     let tests = parse_run(&text, &marks);

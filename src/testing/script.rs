@@ -32,8 +32,7 @@ pub fn run(arch: Arch, configurator: impl Configure, script: &str) -> Result<Fin
     let image = with_image(move |builder| {
         builder.by("the script").bytes(PATH, 0o755, text.to_vec());
     });
-    let mut command = Command::new("sh");
-    command.arg(PATH);
+    let command = Command::new("sh").arg(PATH);
     let finished = blocking::run(arch, (configurator, image), command)?;
     judge(finished, script)
 }

@@ -25,8 +25,8 @@ fn wrong_usage_exits_with_2_and_names_the_value() {
         (&["--net", "tap"], "unknown kind of network `tap`"),
         (&["--drive", "x,rw"], "unknown setting `rw`"),
         (&["--no-such-option"], "--no-such-option"),
-        (&["--event", "noise"], "a name and a file are needed"),
-        (&["--env", "=x"], "a name and a value are needed"),
+        (&["--event", "noise"], "it has no name or no file"),
+        (&["--env", "=x"], "it has no name or no value"),
         (&["--qemu", "'x"], "quote"),
         (&["assets", "path", "vax"], "vax"),
     ] {

@@ -54,8 +54,7 @@ async fn run(arch: Arch, fill: impl FnOnce(&mut Options), script: &str) -> Ran {
     config.accel = AccelOption::Tcg;
     config.options.timeout = Some(DEADLINE);
     fill(&mut config.options);
-    let mut command = Command::new("sh");
-    command.args(["-ec", script]);
+    let command = Command::new("sh").args(["-ec", script]);
     let environment = Environment::read().unwrap();
     let machine = session::prepare(config, &environment, Init::Agent(Some(command))).unwrap();
     let (stdout, stderr) = (Buffer::default(), Buffer::default());

@@ -133,8 +133,7 @@ fn a_guest_that_is_gone_is_an_error_for_whoever_waits() {
 #[test]
 fn stdin_that_nobody_gives_is_at_its_end() {
     assets(Arch::Amd64);
-    let mut command = Command::new("cat");
-    command.stdin(true);
+    let command = Command::new("cat").stdin(true);
     let configure = |config: &mut Config| {
         config.options.timeout = Some(Duration::from_secs(120));
         Ok(())

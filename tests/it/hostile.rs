@@ -103,7 +103,7 @@ fn shares_that_cannot_be() {
     std::fs::write(&file, "").unwrap();
     for flag in ["--share", "--ro-dir"] {
         let run = |path: &Path| vmtest([format!("{flag}={}", path.display())]).run();
-        run(&file).code(69).says("this is no directory").says("hint:");
+        run(&file).code(69).says("is no directory").says("hint:");
         run(Path::new("/no/such/dir")).code(69).says("No such file").says("hint:");
     }
 }
@@ -213,7 +213,7 @@ fn qemu_that_is_missing_refuses_or_dies() {
     assets(Arch::Amd64);
     let done = vmtest(["--qemu=/no/such/qemu"]).run();
     done.code(69).says("there is no `/no/such/qemu`").says("hint:");
-    vmtest(["--qemu=''"]).run().code(2).says("--qemu is empty");
+    vmtest(["--qemu=''"]).run().code(2).says("--qemu").says("no program is named");
     let done = vmtest(["--bin=/no/such/program", "--", "true"]).run();
     done.code(69).says("/no/such/program").says("No such file or directory");
     let done = vmtest(["--qemu-arg=--no-such-option"]).run();

@@ -81,12 +81,15 @@ fn a_hundred_thousand_events_a_share_and_tasks_in_one_boot() {
         tr ' ' '\n' < /proc/cmdline | grep VMTEST_MOUNT9P_
         echo written > /mount/9p/out/file
     "#;
-    let task = Task::new("listener", |vm: vmtest::vm::Notifications| async move {
-        told.send(vm.vm_started().await)?;
-        vm.vm_exited().await;
-        told.send(true)?;
-        Ok::<(), BoxError>(())
-    });
+    let task = move || {
+        let told = told.clone();
+        Task::new("listener", |vm: vmtest::vm::Notifications| async move {
+            told.send(vm.vm_started().await)?;
+            vm.vm_exited().await;
+            told.send(true)?;
+            Ok::<(), BoxError>(())
+        })
+    };
     let configuration = (
         event_callback("numbers", move |number: u32| sender.send(number)),
         p9_directory(share.path(), "out"),

@@ -11,6 +11,7 @@ mod decode;
 mod devices;
 mod devices_inputs;
 mod environment;
+mod flags;
 mod golden;
 mod guest;
 mod hostile;

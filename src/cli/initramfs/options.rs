@@ -1,6 +1,6 @@
 //! What an image shall contain, as options.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,15 +8,15 @@ use vmtest::arch::Arch;
 use vmtest::initramfs::manifest::Manifest;
 use vmtest::initramfs::mkuimage::{self, Config, Templates};
 use vmtest::initramfs::modules::Request;
+use vmtest::initramfs::values::{Dir, Link, Multicall, NodeAt, Placed};
 use vmtest::initramfs::{Attributes, ImageSpec, ModulesRequest, Role};
 use vmtest::options::Environment;
 
 use crate::cli::error::Failure;
 use crate::cli::ui;
-use crate::cli::words;
+use crate::cli::value::value;
 
-/// The options that tell what is in an image. In values with a colon, `\:` is a colon that belongs
-/// to a name and `\\` a backslash.
+/// The options that tell what is in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(super) struct ContentArgs {
     /// Guest architecture: amd64, i386, arm64, arm, riscv64. Default: the manifest's, VMTEST_ARCH,
@@ -30,11 +30,11 @@ pub(super) struct ContentArgs {
     #[arg(long, value_name = "DIR")]
     lib_dir: Vec<PathBuf>,
     /// Program, script or library with everything it needs; repeats
-    #[arg(long, value_name = "FILE[:DEST]")]
-    bin: Vec<OsString>,
+    #[arg(long, value_parser = value(Placed::parse), value_name = "FILE[:DEST]")]
+    bin: Vec<Placed>,
     /// File or directory as it is; repeats
-    #[arg(long, visible_alias = "files", value_name = "SRC[:DEST]")]
-    file: Vec<OsString>,
+    #[arg(long, visible_alias = "files", value_parser = value(Placed::parse), value_name = "SRC[:DEST]")]
+    file: Vec<Placed>,
     /// Take --bin as --file: without interpreter and libraries
     #[arg(long)]
     skip_ldd: bool,
@@ -72,19 +72,19 @@ pub(super) struct ContentArgs {
     #[arg(long, visible_alias = "defaultsh", value_name = "CMD", help_heading = "Commands")]
     default_sh: Option<String>,
     /// One program under many names: /bbin/bb, and a link for each name; repeats
-    #[arg(long, value_name = "FILE:NAME,NAME…", help_heading = "Commands")]
-    multicall: Vec<OsString>,
+    #[arg(long, value_parser = value(Multicall::parse), value_name = "FILE:NAME,NAME…", help_heading = "Commands")]
+    multicall: Vec<Multicall>,
 
     /// Symbolic link; repeats
-    #[arg(long, value_name = "DEST:TARGET", help_heading = "Entries")]
-    symlink: Vec<OsString>,
+    #[arg(long, value_parser = value(Link::parse), value_name = "DEST:TARGET", help_heading = "Entries")]
+    symlink: Vec<Link>,
     /// Directory with a mode, 0755 unless given; repeats
-    #[arg(long, value_name = "DEST[:MODE]", help_heading = "Entries")]
-    dir: Vec<OsString>,
+    #[arg(long, value_parser = value(Dir::parse), value_name = "DEST[:MODE]", help_heading = "Entries")]
+    dir: Vec<Dir>,
     /// Device node, without privileges: DEST:c:MAJOR:MINOR[:MODE], b for block, DEST:p for a named
     /// pipe; repeats
-    #[arg(long, value_name = "DEST:TYPE…", help_heading = "Entries")]
-    node: Vec<OsString>,
+    #[arg(long, value_parser = value(NodeAt::parse), value_name = "DEST:TYPE…", help_heading = "Entries")]
+    node: Vec<NodeAt>,
 
     /// Kernel modules, …/lib/modules/RELEASE
     #[arg(long, value_name = "DIR", help_heading = "Kernel")]
@@ -209,42 +209,29 @@ impl ContentArgs {
             spec.by(format!("--base {}", path.display())).base(path);
         }
         for value in file {
-            let (src, dest) = words::one_or_two("--file", value)?;
-            spec.by(label("--file", value));
-            spec.file_os(Path::new(&src), dest.as_deref(), false);
+            spec.by(label("--file", &value.given));
+            spec.file_os(&value.src, value.dest.as_deref(), false);
         }
         for value in bin {
-            let (src, dest) = words::one_or_two("--bin", value)?;
-            spec.by(label("--bin", value));
+            spec.by(label("--bin", &value.given));
             if *skip_ldd {
-                spec.file_os(Path::new(&src), dest.as_deref(), true);
+                spec.file_os(&value.src, value.dest.as_deref(), true);
             } else {
-                spec.binary_os(Path::new(&src), dest.as_deref());
+                spec.binary_os(&value.src, value.dest.as_deref());
             }
         }
         for value in multicall {
-            let (src, names) = words::two("--multicall", value, "FILE:NAME,NAME…")?;
-            let names = names.to_string_lossy().into_owned();
-            spec.by(label("--multicall", value)).multicall(src, names.split(','));
+            spec.by(label("--multicall", &value.given)).multicall(&value.src, &value.names);
         }
         for value in symlink {
-            let (dest, target) = words::two("--symlink", value, "DEST:TARGET")?;
-            spec.by(label("--symlink", value)).symlink(dest, target);
+            spec.by(label("--symlink", &value.given)).symlink(&value.dest, &value.target);
         }
         for value in dir {
-            let (dest, mode) = words::one_or_two("--dir", value)?;
-            let text = mode.unwrap_or_else(|| "0755".into());
-            let mode = words::mode(&text).ok_or_else(|| {
-                Failure::wrong(
-                    format!("`--dir {}` has the mode `{}`", value.display(), text.display()),
-                    "a mode is octal, from 0 to 7777: `--dir DEST:1777`",
-                )
-            })?;
-            spec.by(label("--dir", value)).dir(dest, mode);
+            spec.by(label("--dir", &value.given)).dir(&value.dest, value.mode);
         }
         for value in node {
-            let (dest, mode, kind, rdev) = words::node(value)?;
-            spec.by(label("--node", value)).node(dest, mode, kind, rdev);
+            spec.by(label("--node", &value.given));
+            spec.node(&value.dest, value.mode, value.kind, value.rdev);
         }
         if let Some(dir) = modules {
             spec.by(format!("--modules {}", dir.display())).modules(ModulesRequest {
@@ -284,13 +271,13 @@ impl ContentArgs {
     fn fill_from_template(&self, config: &Config, spec: &mut ImageSpec) -> Result<(), Failure> {
         let name = self.config.as_deref().unwrap_or_default();
         for value in &config.files {
-            let value = OsStr::new(value);
-            let (src, dest) = words::one_or_two("files", value)?;
-            spec.by(format!("config {name}, file {}", value.display()));
+            let Placed { src, dest, .. } = Placed::parse(OsStr::new(value))
+                .map_err(|error| Failure::usage(&error, Some(error.hint())))?;
+            spec.by(format!("config {name}, file {value}"));
             if self.skip_ldd {
-                spec.file_os(Path::new(&src), dest.as_deref(), false);
+                spec.file_os(&src, dest.as_deref(), false);
             } else {
-                spec.file_with_libraries(Path::new(&src), dest.as_deref());
+                spec.file_with_libraries(&src, dest.as_deref());
             }
         }
         for (role, command) in

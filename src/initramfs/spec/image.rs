@@ -287,6 +287,11 @@ impl ImageSpec {
         self
     }
 
+    /// Where libraries and interpreters are looked for ([`ImageSpec::sysroot`]).
+    pub fn root(&self) -> &Path {
+        &self.sysroot
+    }
+
     /// Where libraries and interpreters are looked for; default `/`.
     pub fn sysroot(&mut self, dir: impl Into<PathBuf>) -> &mut ImageSpec {
         self.sysroot = dir.into();

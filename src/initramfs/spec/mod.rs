@@ -6,6 +6,7 @@ pub mod manifest;
 #[cfg(feature = "uroot")]
 pub mod mkuimage;
 mod role;
+pub mod values;
 
 pub use image::{Attributes, ImageSpec};
 pub(super) use image::{BaseFrom, How, What};

@@ -2,16 +2,15 @@
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use vmtest_guest::proto::{InterfaceAddress, Network};
 
 use super::card::{Card, Nic, with_args};
 use crate::argv::QemuOpt;
+use crate::fields::{self, Once};
 use crate::net::{Cidr, HostForward, Mac, NetError, ParseNetError};
 use crate::plan::{Device, PlanError, Planner};
-use crate::qemu::drive::{Once, split_commas};
 
 /// QEMU's user mode network (SLIRP): the guest reaches the host and what the host reaches, through
 /// NAT; the host reaches the guest through port forwards. Needs no root.
@@ -38,45 +37,42 @@ pub struct UserNet {
 impl UserNet {
     /// Parses the command line's form:
     /// `user[,cidr=A.B.C.D/N|V6/N][,hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT][,pcap=FILE][,nic=virtio|e1000][,mac=MAC]`.
-    /// A comma in the file's name is written twice; `hostfwd` may repeat, and `cidr` be there
-    /// once for IPv4 and once for IPv6.
+    /// [`crate::fields`] has the rule for commas in names; `hostfwd` may repeat, and `cidr` be there once
+    /// for IPv4 and once for IPv6.
     ///
     /// # Errors
     /// [`ParseNetError`] names the word that is not understood, or said twice.
     pub fn parse(text: &OsStr) -> Result<UserNet, ParseNetError> {
-        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut fields = split_commas(text.as_bytes()).into_iter();
-        match fields.next() {
-            Some(kind) if kind == b"user" => {}
-            kind => return Err(ParseNetError::Kind { given: lossy(&kind.unwrap_or_default()) }),
+        let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
+        let mut fields = fields::commas(text).into_iter();
+        let kind = fields.next().unwrap_or_default();
+        if kind != "user" {
+            return Err(ParseNetError::Kind { given: lossy(&kind) });
         }
         let mut net = UserNet::default();
         let mut said = Once::default();
         for field in fields {
             let unknown = || ParseNetError::Unknown { word: lossy(&field) };
-            let at = field.iter().position(|&b| b == b'=').ok_or_else(unknown)?;
-            let (key, value) = (&field[..at], &field[at + 1..]);
-            let text = || std::str::from_utf8(value).map_err(|_| unknown());
+            let (key, value) = fields::assignment(&field).ok_or_else(unknown)?;
+            let key = key.to_str().ok_or_else(unknown)?;
+            let text = || value.to_str().ok_or_else(unknown);
             // One for each protocol, and as many forwards as there are ports.
-            let key_said: &[u8] = match key {
-                b"cidr" if value.contains(&b':') => b"IPv6 cidr",
-                b"cidr" => b"cidr",
+            let key_said = match key {
+                "cidr" if value.as_encoded_bytes().contains(&b':') => "IPv6 cidr",
                 key => key,
             };
-            if key != b"hostfwd"
-                && let Some(key) = said.again(key_said)
+            if key != "hostfwd"
+                && let Some(key) = said.again(OsStr::new(key_said))
             {
                 return Err(ParseNetError::Twice { key });
             }
             match key {
-                b"cidr" => net.set_cidr(text()?)?,
-                b"hostfwd" => net.forwards.push(text()?.parse()?),
-                b"pcap" if !value.is_empty() => {
-                    net.card.pcap = Some(std::ffi::OsString::from_vec(value.to_vec()).into());
-                }
-                b"nic" if value == b"virtio" => net.card.nic = Nic::Virtio,
-                b"nic" if value == b"e1000" => net.card.nic = Nic::E1000,
-                b"mac" => net.card.mac = Some(text()?.parse()?),
+                "cidr" => net.set_cidr(text()?)?,
+                "hostfwd" => net.forwards.push(text()?.parse()?),
+                "pcap" if !value.is_empty() => net.card.pcap = Some(value.into()),
+                "nic" if value == "virtio" => net.card.nic = Nic::Virtio,
+                "nic" if value == "e1000" => net.card.nic = Nic::E1000,
+                "mac" => net.card.mac = Some(text()?.parse()?),
                 _ => return Err(unknown()),
             }
         }
@@ -230,8 +226,9 @@ mod tests {
 
     #[test]
     fn the_command_lines_form() {
-        let net = parse("user,cidr=192.168.7.0/24,cidr=fd00::/64,hostfwd=tcp::8080-:80,pcap=/a,,b")
-            .unwrap();
+        let net =
+            parse("user,cidr=192.168.7.0/24,cidr=fd00::/64,hostfwd=tcp::8080-:80,pcap=/a\\,b")
+                .unwrap();
         assert_eq!(net.cidr4.unwrap().to_string(), "192.168.7.0/24");
         assert_eq!(net.cidr6.unwrap().to_string(), "fd00::/64");
         assert_eq!(net.forwards[0].to_string(), "tcp:127.0.0.1:8080-:80");

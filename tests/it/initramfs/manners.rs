@@ -248,8 +248,8 @@ fn messages_say_what_is_wrong_and_how_to_write_it() {
     let build = |code, more: &[&str], words: &[&str]| {
         fails(dir, code, &[&["build", "-o", "x"], more].concat(), words);
     };
-    build(2, &["--multicall", "x"], &["no colon", "--multicall FILE:NAME,"]);
-    build(2, &["--symlink", "x"], &["no colon", "--symlink DEST:TARGET"]);
+    build(2, &["--multicall", "x"], &["no colon", "FILE:NAME,"]);
+    build(2, &["--symlink", "x"], &["no colon", "`DEST:TARGET`"]);
     build(2, &["--dir", "/d:999"], &["the mode `999`", "octal"]);
     build(2, &["--dir", "/d:+7"], &["the mode `+7`"]);
     build(2, &["--node", "/n:c:99999:99999999"], &["at most 4095", "at most 1048575"]);

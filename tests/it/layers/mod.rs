@@ -10,11 +10,20 @@ use imports::{Crate, circles};
 
 /// The layers, lowest first, by module.
 const LAYERS: [&[&str]; 8] = [
-    &["arch", "causes", "duration", "net", "quote", "size"],
+    &["arch", "causes", "duration", "fields", "net", "quote", "size"],
     &["cmdline", "accel"],
     &["formats", "diagnosis"],
     &["argv", "plan", "qemu", "options"],
-    &["initramfs", "templates", "vfat", "assets", "environment", "coverage", "named_file"],
+    &[
+        "initramfs",
+        "programs",
+        "templates",
+        "vfat",
+        "assets",
+        "environment",
+        "coverage",
+        "named_file",
+    ],
     &["sys", "vm"],
     &["run_record", "configure", "blocking", "testing", "session"],
     &["cli", "main", "lib"],
