@@ -18,6 +18,8 @@ pub mod causes;
 pub mod cmdline;
 pub mod configure;
 pub mod coverage;
+#[cfg(feature = "symbols")]
+pub mod debug_files;
 pub mod diagnosis;
 pub mod duration;
 mod environment;

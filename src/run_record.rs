@@ -13,6 +13,7 @@ use vmtest_guest::proto::ExitStatus;
 use crate::accel::AccelChoice;
 use crate::arch::Arch;
 use crate::coverage::Collected;
+use crate::diagnosis::{Judged, Ruled};
 use crate::plan::{Plan, Spelling};
 use crate::vm::{KernelCounters, Outcome, Phases, Verdict};
 
@@ -49,6 +50,8 @@ pub struct RunRecord {
     pub artifacts: Vec<(&'static str, PathBuf)>,
     /// The console's last lines.
     pub console_tail: Vec<String>,
+    /// The kernel's reports of its faults, with files and lines where they are known.
+    pub splats: Judged,
     /// What was collected of the run's coverage, and where.
     pub coverage: Option<Collected>,
     /// What was collected is not complete, although the verdict stands: why, and how to fix it.
@@ -123,6 +126,7 @@ pub(crate) fn facts(
         accel: accel.clone(),
         artifacts: Vec::new(),
         console_tail: Vec::new(),
+        splats: Judged::default(),
         coverage: None,
         coverage_lost: None,
     }
@@ -208,9 +212,34 @@ pub fn to_json(record: &RunRecord) -> Value {
                 _ => None,
             },
         })),
+        "splats": splats(&context.splats),
+        "host": {
+            "qemu_ran_secs": outcome.host_load.ran.as_secs_f64(),
+            "qemu_waited_secs": outcome.host_load.waited.as_secs_f64(),
+            "starved": outcome.host_load.is_starved(),
+        },
         "notices": outcome.notices,
         "console_tail": context.console_tail,
         "artifacts": artifacts,
+    })
+}
+
+/// The kernel's reports in short; `splats.json` has them whole.
+fn splats(splats: &Judged) -> Value {
+    let report = |report: &Ruled| {
+        json!({
+            "title": report.splat.title,
+            "kind": report.splat.kind,
+            "function": report.splat.function,
+            "counts": report.counts,
+            "allowed_by": report.allowed_by,
+            "console_line": report.splat.begin.line,
+        })
+    };
+    json!({
+        "mode": splats.mode,
+        "counting": splats.count(),
+        "reports": splats.reports.iter().map(report).collect::<Vec<_>>(),
     })
 }
 

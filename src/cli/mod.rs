@@ -3,8 +3,10 @@
 mod assets;
 mod coverage;
 mod decode;
+mod diagnosis;
 mod env;
 mod error;
+mod gate;
 mod generate;
 mod initramfs;
 mod interrupt;
@@ -48,6 +50,7 @@ Exit codes:
   69     could not start: missing or unusable kernel, QEMU, file; or output could not be delivered
   70     the guest's kernel panicked, or its init died
   71     QEMU died or the guest was lost
+  73     the kernel reported a fault, and all else passed (--splats fail)
   124    timed out (the message says which limit)
   130    interrupted
 

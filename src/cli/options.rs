@@ -17,6 +17,7 @@ use vmtest::qemu::{Drive, FirmwareChoice, KernelLog, P9Root, P9Share, UserNet};
 use vmtest::session::{Command, Variable};
 use vmtest::size::{self, Bytes, Mib};
 
+use super::diagnosis::DiagnosisArgs;
 use super::ui::MessageFormat;
 use super::value::{text, value};
 
@@ -126,6 +127,9 @@ pub(crate) struct MachineArgs {
     /// 2m emulated
     #[arg(long, value_parser = text(duration::parse_limit), value_name = "D", help_heading = "Limits")]
     pub(crate) boot_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) diagnosis: DiagnosisArgs,
 
     /// Directory for run.json, console.log, stdout, stderr; made if it is not there
     #[arg(long, value_name = "DIR", help_heading = "Report")]
@@ -238,6 +242,8 @@ impl MachineArgs {
             accel,
             kernel_log,
             on_panic,
+            // It reads files: see `DiagnosisArgs::configurator`.
+            diagnosis: _,
             // Of the command: see `command`.
             env: _,
             cwd: _,

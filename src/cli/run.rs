@@ -17,6 +17,7 @@ use vmtest::vm::{Progress, Streams, Verdict};
 use vmtest::{duration, quote};
 use vmtest_guest::proto::WindowSize;
 
+use super::diagnosis;
 use super::error::{Failure, INTERRUPTED};
 use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
@@ -81,7 +82,8 @@ pub(crate) fn prepare(
     more: impl Configure,
 ) -> Result<session::Prepared, Failure> {
     let mut config = Config::new(session::guest_arch(args.arch, environment)?);
-    config.apply((args.clone().configurator(), more)).map_err(session::Error::from)?;
+    let diagnosis = args.diagnosis.configurator()?;
+    config.apply((args.clone().configurator(), diagnosis, more)).map_err(session::Error::from)?;
     // An image of the user's own with nothing to run in it: its own init decides.
     let has_initramfs = args.initramfs.is_some() || environment.initramfs.is_some();
     let init = match command {
@@ -157,6 +159,7 @@ pub(crate) fn execute(
     let code = record.outcome.verdict.exit_code();
     if interactive && matches!(record.outcome.verdict, Verdict::Exited(_)) {
         // The user typed `exit` and knows; a status is theirs to ask for.
+        diagnosis::say(&record);
         return Ok(code);
     }
     conclude(&record, format, args.verbose || !has_agent);
@@ -268,14 +271,18 @@ fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
     let verdict = &outcome.verdict;
     let took = duration::display(Duration::from_millis(outcome.phases.total.as_millis() as u64));
     if verdict.passed() {
-        ui::status(&format!("{verdict} in {took}"));
+        ui::status(&format!("{verdict} in {took}{}", diagnosis::aside(record)));
+        diagnosis::say(record);
         return;
     }
     ui::failed(&format!("{verdict} ({took})"));
     // The command's own failure explains itself; everything else is explained by the console.
     if !matches!(
         verdict,
-        Verdict::Exited(_) | Verdict::NotStarted { .. } | Verdict::Interrupted { .. }
+        Verdict::Exited(_)
+            | Verdict::NotStarted { .. }
+            | Verdict::KernelFault { .. }
+            | Verdict::Interrupted { .. }
     ) {
         if !seen_console && !record.console_tail.is_empty() {
             ui::note(match verdict {
@@ -288,6 +295,7 @@ fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
             ui::note("the guest's console said nothing");
         }
     }
+    diagnosis::say(record);
     if let Verdict::CouldNotStart { hint: Some(hint), .. } = verdict {
         ui::hint(hint);
     }

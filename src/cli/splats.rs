@@ -7,10 +7,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use serde::Serialize;
-use vmtest::diagnosis::{Gate, Mode, Reader, Ruling, Splat, gate};
+use vmtest::diagnosis::{Gate, Mode, Reader, Ruled, Splat};
 
 use super::error::Failure;
+use super::gate::GateArgs;
 use super::ui::MessageFormat;
 
 /// A report counts.
@@ -26,15 +26,8 @@ pub(crate) struct Args {
     /// A console's log or the output of dmesg, gzip or not; - is stdin
     #[arg(value_name = "LOG")]
     log: PathBuf,
-    /// Reports that match do not count: title, or any line; repeats
-    #[arg(long, value_name = "REGEX")]
-    allow_splat: Vec<String>,
-    /// The same, one on each line of FILE; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    allow_file: Vec<PathBuf>,
-    /// Reports that match count, whatever is allowed; one on each line of FILE
-    #[arg(long, value_name = "FILE")]
-    deny_file: Vec<PathBuf>,
+    #[command(flatten)]
+    lists: GateArgs,
     /// A table for people or one JSON object a report for programs, on stdout
     #[arg(long, value_name = "text|json", default_value = "text")]
     message_format: MessageFormat,
@@ -51,16 +44,6 @@ Examples:
   dmesg | vmtest splats -
   vmtest splats console.log --allow-splat 'WARNING in my_probe'";
 
-/// A report as a program reads it.
-#[derive(Serialize)]
-struct Record<'a> {
-    counts: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allowed_by: Option<&'a str>,
-    #[serde(flatten)]
-    splat: &'a Splat,
-}
-
 /// Reports with one title.
 struct Row {
     first: Splat,
@@ -70,7 +53,7 @@ struct Row {
 
 /// Reads the log, prints what is in it.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
-    let gate = gate_of(args)?;
+    let gate = args.lists.gate(Mode::Fail)?;
     let mut found = Found { gate, rows: BTreeMap::new(), counts: 0, allowed: 0, unlisted: 0 };
     let mut out = io::stdout().lock();
     let json = args.message_format == MessageFormat::Json;
@@ -91,24 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     Ok(if found.counts > 0 { FOUND } else { 0 })
 }
 
-fn gate_of(args: &Args) -> Result<Gate, Failure> {
-    let mut allow = args.allow_splat.clone();
-    for file in &args.allow_file {
-        allow.extend(list(file)?);
-    }
-    let mut deny = Vec::new();
-    for file in &args.deny_file {
-        deny.extend(list(file)?);
-    }
-    let wrong = |error: gate::PatternError| Failure::usage(&error, Some(error.hint().to_owned()));
-    Gate::new(Mode::Fail).allow(&allow).map_err(wrong)?.deny(&deny).map_err(wrong)
-}
-
-fn list(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
-    Ok(gate::patterns(&text))
-}
-
+/// A log that cannot be read.
 fn unreadable(file: &Path, error: &io::Error) -> Failure {
     Failure::missing(
         format!("cannot read `{}`: {error}", file.display()),
@@ -175,23 +141,16 @@ struct Found {
 
 impl Found {
     fn take(&mut self, splat: Splat, json: Option<&mut dyn Write>) -> io::Result<()> {
-        let allowed_by = match self.gate.rule(&splat) {
-            Ruling::Counts => None,
-            Ruling::Allowed(pattern) => Some(pattern.to_owned()),
-        };
-        match allowed_by {
-            None => self.counts += 1,
-            Some(_) => self.allowed += 1,
+        let ruled = self.gate.ruled(splat);
+        match ruled.counts {
+            true => self.counts += 1,
+            false => self.allowed += 1,
         }
         if let Some(out) = json {
-            let record = Record {
-                counts: allowed_by.is_none(),
-                allowed_by: allowed_by.as_deref(),
-                splat: &splat,
-            };
-            let line = serde_json::to_string(&record).map_err(io::Error::other)?;
+            let line = serde_json::to_string(&ruled).map_err(io::Error::other)?;
             return writeln!(out, "{line}").and_then(|()| out.flush());
         }
+        let Ruled { splat, allowed_by, .. } = ruled;
         if let Some(row) = self.rows.get_mut(&splat.title) {
             row.times += 1;
             return Ok(());

@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use crate::accel::AccelOption;
 use crate::arch::Arch;
+use crate::diagnosis::{Gate, Mode};
 use crate::fields::{self, BadValue};
 use crate::initramfs::ImageSpec;
 use crate::options::{Options, WarmMode};
@@ -94,6 +95,12 @@ pub struct Config {
     pub warm: Option<WarmMode>,
     /// Event channels whose events go to files, one JSON object a line.
     pub event_files: Vec<EventFile>,
+    /// Which of the kernel's reports of its faults count, and what one that does means for a run.
+    /// Default: all do, and are shown ([`Mode::Warn`]).
+    pub splats: Gate,
+    /// The kernel's ELF file with debug information, for files and lines in its traces (feature
+    /// `symbols`). Default: that of the pinned kernel, if the asset manifest names one.
+    pub vmlinux: Option<PathBuf>,
     /// A directory that keeps console, streams and `run.json` of the run. Default: none.
     pub artifacts: Option<PathBuf>,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
@@ -182,6 +189,8 @@ impl Config {
             coverage_name: None,
             warm: None,
             event_files: Vec::new(),
+            splats: Gate::new(Mode::Warn),
+            vmlinux: None,
             artifacts: None,
             resources: Vec::new(),
         }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Config, ConfigError, Configure, EventFile, Kernel};
 use crate::accel::AccelOption;
+use crate::diagnosis::Gate;
 use crate::initramfs::ImageSpec;
 use crate::initramfs::values::Placed;
 use crate::options::{Options, QemuCommand, WarmMode};
@@ -382,6 +383,31 @@ pub fn with_accel(accel: AccelOption) -> impl Configure {
 /// (`--boot-timeout`)
 pub fn with_boot_timeout(limit: Duration) -> impl Configure {
     config(move |config| config.boot_timeout = Some(limit))
+}
+
+/// Says which of the kernel's reports of its faults count, and what one that does means for the run:
+///
+/// ```
+/// use vmtest::configure::with_splats;
+/// use vmtest::diagnosis::{Gate, Mode};
+///
+/// let gate = Gate::new(Mode::Fail).allow(&["WARNING in my_probe".to_owned()])?;
+/// let configurator = with_splats(gate);
+/// # let _ = configurator;
+/// # Ok::<(), vmtest::diagnosis::gate::PatternError>(())
+/// ```
+///
+/// Default: all count, and are shown.
+/// (`--splats`), (`--allow-splat`), (`--allow-splat-file`), (`--deny-splat-file`)
+pub fn with_splats(gate: Gate) -> impl Configure {
+    config(move |config| config.splats = gate)
+}
+
+/// Names the kernel's ELF file with debug information, for files and lines in its traces. Default: that
+/// of the pinned kernel, if there is one. (`--vmlinux`)
+pub fn with_vmlinux(file: impl Into<PathBuf>) -> impl Configure {
+    let file = file.into();
+    config(|config| config.vmlinux = Some(file))
 }
 
 /// Takes kernel modules from this directory, `…/lib/modules/RELEASE`. (`--modules`)

@@ -3,6 +3,7 @@
 use regex::RegexSet;
 
 use super::splat::Splat;
+use crate::fields::UnknownWord;
 
 /// What a report that counts does to a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -15,6 +16,65 @@ pub enum Mode {
     Warn,
     /// Nobody looks.
     Off,
+}
+
+impl Mode {
+    /// Understands `fail`, `warn` and `off`.
+    ///
+    /// # Errors
+    /// [`UnknownWord`].
+    pub fn parse(text: &str) -> Result<Mode, UnknownWord> {
+        match text {
+            "fail" => Ok(Mode::Fail),
+            "warn" => Ok(Mode::Warn),
+            "off" => Ok(Mode::Off),
+            _ => Err(UnknownWord { given: text.to_owned(), known: "fail, warn, off" }),
+        }
+    }
+}
+
+/// A report with what a gate says of it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Ruled {
+    /// Whether it counts.
+    pub counts: bool,
+    /// The pattern that allows it, or why nothing is to be made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<String>,
+    /// The report.
+    #[serde(flatten)]
+    pub splat: Splat,
+}
+
+/// The reports of a log, in its order, each with what a gate says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Judged {
+    /// What one that counts does.
+    pub mode: Mode,
+    /// Those that were kept.
+    pub reports: Vec<Ruled>,
+    /// How many more there were.
+    pub more: u64,
+}
+
+impl Judged {
+    /// Those that count.
+    pub fn counting(&self) -> impl Iterator<Item = &Splat> {
+        self.reports.iter().filter(|report| report.counts).map(|report| &report.splat)
+    }
+
+    /// Of stalls and lockups nothing is to be made, for this reason: time was not the guest's.
+    pub fn excuse_hangs(&mut self, reason: &str) {
+        for report in self.reports.iter_mut().filter(|report| report.splat.kind.is_hang()) {
+            report.counts = false;
+            report.allowed_by.get_or_insert_with(|| reason.to_owned());
+        }
+    }
+
+    /// How many count. Reports that were not kept do: nobody has looked at them.
+    pub fn count(&self) -> u64 {
+        self.counting().count() as u64 + self.more
+    }
 }
 
 /// Whether a report counts, and why it does not.
@@ -85,6 +145,24 @@ impl Gate {
     /// What a report that counts does.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Rules on the reports of a log; `more` were not kept. With [`Mode::Off`] there are none.
+    pub fn judge(&self, splats: Vec<Splat>, more: u64) -> Judged {
+        if self.mode == Mode::Off {
+            return Judged { mode: Mode::Off, ..Judged::default() };
+        }
+        let reports = splats.into_iter().map(|splat| self.ruled(splat)).collect();
+        Judged { mode: self.mode, reports, more }
+    }
+
+    /// A report with what is to be said of it.
+    pub fn ruled(&self, splat: Splat) -> Ruled {
+        let allowed_by = match self.rule(&splat) {
+            Ruling::Counts => None,
+            Ruling::Allowed(pattern) => Some(pattern.to_owned()),
+        };
+        Ruled { counts: allowed_by.is_none(), allowed_by, splat }
     }
 
     /// Whether a report counts. With [`Mode::Off`] the caller need not ask.

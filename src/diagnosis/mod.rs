@@ -32,7 +32,7 @@ pub mod title;
 mod tests;
 
 pub use facts::build_id;
-pub use gate::{Gate, Mode, Ruling};
+pub use gate::{Gate, Judged, Mode, Ruled, Ruling};
 pub use kind::Kind;
 pub use reader::Reader;
 pub use splat::{Corruption, MAX_LINES, Position, Splat, Task, Trace};

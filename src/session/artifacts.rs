@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::run_record::{self, RunRecord};
 
+/// What an earlier run may have left, and not every run writes.
+const LEFT_OVER: [&str; 2] = ["run.json", "splats.json"];
+
 /// A run's directory of artifacts, or none.
 pub(super) struct Artifacts {
     dir: Option<PathBuf>,
@@ -21,12 +24,14 @@ impl Artifacts {
         let dir = dir.map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
         if let Some(dir) = &dir {
             std::fs::create_dir_all(dir).map_err(|source| cannot("make", dir, source))?;
-            let old = dir.join("run.json");
-            match std::fs::remove_file(&old) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(cannot("replace", &old, error));
+            for name in LEFT_OVER {
+                let old = dir.join(name);
+                match std::fs::remove_file(&old) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(cannot("replace", &old, error));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         Ok(Artifacts { dir, kept: Vec::new() })
@@ -56,6 +61,23 @@ impl Artifacts {
             Some(file) => Box::new(Tee { file, writer, gone: None }),
             None => writer,
         })
+    }
+
+    /// Writes a value as JSON, if files are kept: whole or not at all.
+    pub(super) fn json(
+        &mut self,
+        what: &'static str,
+        name: &str,
+        value: &impl serde::Serialize,
+    ) -> Result<(), Error> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let path = dir.join(name);
+        serde_json::to_string_pretty(value)
+            .map_err(io::Error::other)
+            .and_then(|text| write_whole(dir, &path, format!("{text}\n").as_bytes()))
+            .map_err(|source| cannot("write", &path, source))?;
+        self.kept.push((what, path));
+        Ok(())
     }
 
     /// Writes `run.json`, whole or not at all.

@@ -11,11 +11,13 @@ use vmtest_guest::proto::{Exec, WindowSize};
 use super::artifacts::Artifacts;
 use super::events::EventFiles;
 use super::image::{Planned, Remarks};
+use super::symbols::Symbols;
 use super::warm::{self, Choice, RESUME_LIMIT};
 use super::{Error, Prepared};
 use crate::assets;
 use crate::causes::chain;
 use crate::coverage::record;
+use crate::diagnosis::{Gate, Judged, Kind, Mode};
 use crate::initramfs::Hash;
 use crate::plan::Spelling;
 use crate::run_record::{self, Origin, RunRecord};
@@ -103,7 +105,8 @@ impl Prepared {
         let console = ready.vm().console().clone();
         let version = ready.vm().qemu_version_watch();
         let cmdline = ready.vm().plan().quoted(Spelling::Typed);
-        let Ready { start, job, origin, record: facts, coverage, notices } = ready;
+        let (gate, symbols) = (std::mem::take(&mut ready.gate), ready.symbols.clone());
+        let Ready { start, job, origin, record: facts, coverage, notices, .. } = ready;
         let mut outcome = {
             let running = vm::run(start, job, streams, interrupt, observe);
             while_reporting(running, &mut reported, &tell).await
@@ -117,6 +120,19 @@ impl Prepared {
         if let (Some(error), true) = (failed, outcome.verdict.passed()) {
             outcome.verdict = Verdict::TaskFailed { error };
         }
+        let (mut splats, more) = console.all_splats();
+        // A guest that goes on has not panicked: it was a program's text.
+        let panicked = matches!(outcome.verdict, Verdict::Panicked { .. });
+        splats.retain(|splat| splat.kind != Kind::Panic || panicked);
+        let mut splats = gate.judge(splats, more);
+        if let Some(busy) = outcome.host_load.complaint() {
+            splats.excuse_hangs(&busy);
+        }
+        for text in symbols.decode(&mut splats) {
+            tell(&text);
+            outcome.notices.push(text);
+        }
+        judge_splats(&splats, &mut outcome.verdict);
         let coverage = coverage.map(|collecting| collecting.finish(&outcome));
         let (collected, lost) = coverage
             .transpose()
@@ -128,6 +144,7 @@ impl Prepared {
                 Verdict::Panicked { .. } => console.panic_lines(TAIL_LINES),
                 _ => console.last_lines(TAIL_LINES),
             },
+            splats,
             coverage: collected,
             coverage_lost: lost,
             origin: Some(origin.lock().unwrap_or_else(PoisonError::into_inner).clone()),
@@ -137,6 +154,9 @@ impl Prepared {
         };
         if artifacts.wanted() {
             add_hashes(&mut record);
+        }
+        if !record.splats.reports.is_empty() {
+            artifacts.json("splats", "splats.json", &record.splats)?;
         }
         artifacts.finish(&mut record)?;
         Ok(Conducted { record, console, cmdline })
@@ -249,7 +269,8 @@ impl Prepared {
         let start = start(self.plan, self.resources)?;
         // From now on the run's directory stays.
         coverage.iter_mut().for_each(super::Collecting::started);
-        Ok(Ready { start, job, origin, record, coverage, notices: self.notices })
+        let (gate, symbols, notices) = (self.gate, self.symbols, self.notices);
+        Ok(Ready { start, job, origin, record, coverage, notices, gate, symbols })
     }
 
     /// Boots or resumes a guest, puts the user's files into it and does what the plan says for every
@@ -302,6 +323,8 @@ struct Ready {
     record: RunRecord,
     coverage: Option<super::Collecting>,
     notices: Vec<String>,
+    gate: Gate,
+    symbols: Symbols,
 }
 
 impl Ready {
@@ -317,6 +340,15 @@ impl Ready {
             Start::Booting(vm) => vm,
             Start::Ready(guest) => guest.vm_mut(),
         }
+    }
+}
+
+/// Reports that count are the verdict of a run in which nothing else went wrong.
+fn judge_splats(splats: &Judged, verdict: &mut Verdict) {
+    let count = splats.count();
+    if splats.mode == Mode::Fail && verdict.passed() && count > 0 {
+        let title = splats.counting().next().map(|splat| splat.title.clone());
+        *verdict = Verdict::KernelFault { title: title.unwrap_or_default(), count };
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) struct FoundKernel {
     pub(super) unpacked: Option<Arc<OwnedFd>>,
     pub(super) modules: Option<PathBuf>,
     pub(super) config: Option<PathBuf>,
+    pub(super) vmlinux: Option<PathBuf>,
     pub(super) gcov: Option<GcovAsset>,
     pub(super) sha256: Option<String>,
 }
@@ -58,6 +59,7 @@ pub(super) fn find(
             unpacked: None,
             modules: None,
             config: None,
+            vmlinux: None,
             gcov: None,
             sha256: None,
         },
@@ -69,6 +71,7 @@ pub(super) fn find(
                 unpacked: None,
                 modules: pinned.modules.clone(),
                 config: pinned.config.clone(),
+                vmlinux: pinned.vmlinux.clone(),
                 gcov: pinned.gcov.clone(),
                 sha256: Some(image.sha256.clone()),
             }

@@ -13,6 +13,7 @@ mod events;
 mod front;
 mod image;
 mod kernel;
+mod symbols;
 mod warm;
 mod wish;
 
@@ -25,6 +26,7 @@ use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
 use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
 use crate::configure::{Config, EventFile};
+use crate::diagnosis::Gate;
 use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
 use crate::plan::{Need, Plan};
 use crate::qemu::{AgentPort, EventPort, Firmware};
@@ -33,6 +35,7 @@ use crate::vm::accel::KvmProbe;
 use crate::vm::{Resources, Vm};
 use image::{Files, Planned, Remarks};
 use kernel::{FoundKernel, readable};
+use symbols::Symbols;
 
 pub use crate::coverage::Collected;
 pub use crate::options::WarmMode;
@@ -84,6 +87,9 @@ pub struct Prepared {
     /// Whether a saved guest may be resumed, and this one be saved.
     warm: wish::Wish,
     event_files: Vec<EventFile>,
+    /// Which reports of the kernel count.
+    gate: Gate,
+    symbols: Symbols,
     artifacts: Option<PathBuf>,
     image: Option<Planned>,
 }
@@ -143,6 +149,8 @@ fn prepare_from(
         coverage_name,
         warm,
         event_files,
+        splats,
+        vmlinux,
         artifacts,
         resources: _,
     } = config;
@@ -208,6 +216,7 @@ fn prepare_from(
         _ => initramfs.as_deref().map(given_image),
     };
     let (default_boot, default_run) = default_limits(accel.accel);
+    let symbols = Symbols::of(vmlinux, kernel.as_ref())?;
     let kernel =
         kernel.map(|kernel| KernelIdentity { path: Some(kernel.path), sha256: kernel.sha256 });
     Ok(Prepared {
@@ -227,6 +236,8 @@ fn prepare_from(
             cache_dir: environment.cache_dir.clone(),
         },
         event_files,
+        gate: splats,
+        symbols,
         artifacts,
         image,
     })

@@ -13,6 +13,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
+use super::faults::Faults;
+use crate::diagnosis::Splat;
+
 /// What Linux prints when it panics (`kernel/panic.c`).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
 
@@ -44,6 +47,7 @@ pub struct Console {
 #[derive(Debug)]
 struct Shared {
     transcript: Mutex<Vec<u8>>,
+    faults: Mutex<Faults>,
     progress: watch::Sender<Progress>,
 }
 
@@ -65,6 +69,7 @@ impl Console {
         let mut write = pipe::Sender::from_owned_fd(input.into())?;
         let shared = Arc::new(Shared {
             transcript: Mutex::default(),
+            faults: Mutex::default(),
             progress: watch::channel(Progress::default()).0,
         });
         let (input, mut typed) = mpsc::unbounded_channel::<Vec<u8>>();
@@ -80,6 +85,7 @@ impl Console {
                 });
                 std::thread::sleep(GATHER);
             }
+            reader.faults().finish();
             // Before the end is told: a sink may print its last line when it is dropped.
             drop(sinks);
             reader.progress.send_modify(|progress| progress.closed = true);
@@ -97,6 +103,25 @@ impl Console {
     /// Everything the console said so far.
     pub fn transcript(&self) -> Vec<u8> {
         self.shared.lock().clone()
+    }
+
+    /// The kernel's reports of its faults that are whole so far, and how many more there were than could
+    /// be kept.
+    pub fn splats(&self) -> (Vec<Splat>, u64) {
+        let faults = self.shared.faults();
+        let (splats, more) = faults.so_far();
+        (splats.to_vec(), more)
+    }
+
+    /// Whether the kernel has reported a fault, or is about to.
+    pub(crate) fn has_splats(&self) -> bool {
+        self.shared.faults().any()
+    }
+
+    /// As [`Console::splats`], with those that are not whole; nothing that is said later is one.
+    pub(crate) fn all_splats(&self) -> (Vec<Splat>, u64) {
+        self.shared.faults().finish();
+        self.splats()
     }
 
     /// The last lines, as well as they can be read, without control characters.
@@ -173,6 +198,10 @@ impl Shared {
         self.transcript.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, bytes: &[u8]) {
         let mut transcript = self.lock();
         let before = transcript.len();
@@ -189,6 +218,7 @@ impl Shared {
         };
         let len = transcript.len();
         drop(transcript);
+        self.faults().feed(bytes);
         self.progress.send_modify(|progress| {
             progress.len = len;
             if words.is_some() {

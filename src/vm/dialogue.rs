@@ -17,8 +17,8 @@ use super::counters::LIMIT as COUNTERS_LIMIT;
 use super::guest::{Incomplete, Probe, Running};
 use super::stop::{Cause, Stopper};
 use super::{
-    CommandHandle, Console, End, Guest, GuestError, KernelCounters, Limit, NotReady, Streams,
-    TaskFailure, TemplateError, Verdict, Vm,
+    CommandHandle, Console, End, Guest, GuestError, HostLoad, KernelCounters, Limit, NotReady,
+    Streams, TaskFailure, TemplateError, Verdict, Vm,
 };
 use crate::qemu::HostForward;
 
@@ -119,6 +119,8 @@ pub struct Outcome {
     /// What came of asking for the kernel's gcov counters; `None` if nobody did, because they were not
     /// wanted or because the guest could not be asked any more.
     pub kernel_counters: Option<KernelCounters>,
+    /// What QEMU got of the host's processors.
+    pub host_load: HostLoad,
 }
 
 impl Default for Outcome {
@@ -132,6 +134,7 @@ impl Default for Outcome {
             output_bytes: (0, 0),
             port_forwards: Vec::new(),
             kernel_counters: None,
+            host_load: HostLoad::default(),
         }
     }
 }
@@ -213,6 +216,7 @@ pub async fn run(
     vm.ended().await;
     run.conclude(&mut vm, verdict).await;
     let mut outcome = run.outcome;
+    outcome.host_load = vm.host_load();
     outcome.phases.total = started.elapsed();
     let known = [outcome.phases.boot, outcome.phases.setup, outcome.phases.command];
     if let [Some(boot), Some(setup), Some(command)] = known {

@@ -14,8 +14,10 @@ mod console;
 mod counters;
 mod dialogue;
 mod events;
+mod faults;
 mod files;
 mod guest;
+mod host_load;
 #[cfg(feature = "http")]
 mod http;
 pub mod lines;
@@ -47,6 +49,7 @@ pub(crate) use guest::Kept;
 pub use guest::{
     CommandHandle, Exited, Guest, GuestError, Incomplete, NotReady, Output, Running, Streams,
 };
+pub use host_load::HostLoad;
 #[cfg(feature = "http")]
 pub use http::{HttpHandler, ServeHttp};
 pub use link::InterVm;

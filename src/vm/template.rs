@@ -53,6 +53,9 @@ pub enum TemplateError {
     /// Its machine was not started for it ([`crate::plan::Plan::to_be_saved`]).
     #[error("the machine was not started to be saved")]
     NotSaveable,
+    /// Its kernel has reported a fault: a run that goes on from it would not see that.
+    #[error("its kernel reported a fault while it booted")]
+    Faulty,
     /// QEMU refused.
     #[error("QEMU cannot {what} the guest")]
     Qemu {
@@ -90,6 +93,9 @@ impl Guest {
         let (Some(files), Some(path)) = (&vm.template_files, vm.plan().state_path()) else {
             return Err(TemplateError::NotSaveable);
         };
+        if vm.console().has_splats() {
+            return Err(TemplateError::Faulty);
+        }
         let monitor = &vm.monitor;
         // When it answers it has sent all it had to say, and waits for the next request; a moment later
         // its kernel waits, too, and has stopped its tick.

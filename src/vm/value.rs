@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use super::console::{Console, Sink};
 use super::counters::CounterSink;
 use super::events::EventChannel;
+use super::host_load::{HostLoad, HostWatch};
 use super::machine::{Given, Machine, Services};
 use super::process::Process;
 use super::pump::Pump;
@@ -45,6 +46,7 @@ pub struct Vm {
     pub(super) started: Instant,
     pub(super) tasks: tasks::Running,
     pub(super) stopped: Stopped,
+    pub(super) host: HostWatch,
     pub(super) template_files: Option<saved::Files>,
     pub(super) _services: Services,
 }
@@ -146,6 +148,7 @@ impl Vm {
         }
         let console = Console::new(output, input, console_sinks).map_err(StartError::Streams)?;
         tasks.follow(process.exit_watch());
+        let host = HostWatch::start(&process);
         let stopped = Stopped::default();
         stop::watch(&Stopper::new(&process, &monitor, &stopped), tasks.failed(), cancel, timeout);
         Ok(Vm {
@@ -160,6 +163,7 @@ impl Vm {
             started,
             tasks,
             stopped,
+            host,
             template_files,
             _services: services,
         })
@@ -198,6 +202,11 @@ impl Vm {
     /// As [`Vm::qemu_version`], for later: it is known until the machine is gone and after.
     pub fn qemu_version_watch(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.monitor.version_watch()
+    }
+
+    /// What QEMU got of the host's processors so far.
+    pub fn host_load(&self) -> HostLoad {
+        self.host.so_far()
     }
 
     /// Takes the host's end of a named virtio port. `None` when there is no such port, or somebody

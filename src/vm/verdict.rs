@@ -22,6 +22,14 @@ pub enum Verdict {
         /// Which stream, and why.
         what: String,
     },
+    /// All else went well, and the kernel has reported faults that are not allowed
+    /// ([`crate::diagnosis::Mode::Fail`]).
+    KernelFault {
+        /// The first one's title.
+        title: String,
+        /// How many there are.
+        count: u64,
+    },
     /// There was no command: the guest said that it is ready, and was switched off.
     Ready,
     /// There was no agent: the guest switched itself off.
@@ -101,6 +109,7 @@ impl Verdict {
             Verdict::Ready | Verdict::PoweredOff => 0,
             Verdict::CouldNotStart { .. } | Verdict::OutputLost { .. } => 69,
             Verdict::Panicked { .. } => 70,
+            Verdict::KernelFault { .. } => 73,
             Verdict::QemuDied { .. } | Verdict::GuestLost { .. } | Verdict::TaskFailed { .. } => 71,
             Verdict::TimedOut { .. } => 124,
             Verdict::Interrupted { .. } => 130,
@@ -127,6 +136,7 @@ impl Verdict {
             Verdict::TaskFailed { .. } => "task-failed",
             Verdict::CouldNotStart { .. } => "could-not-start",
             Verdict::OutputLost { .. } => "output-lost",
+            Verdict::KernelFault { .. } => "kernel-fault",
             Verdict::Interrupted { .. } => "interrupted",
         }
     }
@@ -147,6 +157,14 @@ impl std::fmt::Display for Verdict {
             }
             Verdict::NotStarted { error, .. } => write!(f, "the command did not start: {error}"),
             Verdict::OutputLost { what } => write!(f, "the command passed, but {what}"),
+            Verdict::KernelFault { title, count } => {
+                write!(f, "the kernel reported {title}")?;
+                match count {
+                    0 | 1 => {}
+                    count => write!(f, " and {} more", count - 1)?,
+                }
+                f.write_str("; all else passed (--splats fail)")
+            }
             Verdict::Ready => f.write_str("the guest works"),
             Verdict::PoweredOff => f.write_str("the guest switched itself off"),
             Verdict::Panicked { text } => write!(f, "the guest panicked: {text}"),
@@ -209,6 +227,7 @@ mod tests {
             (Verdict::Exited(ExitStatus::Signal(11)), 139, "failed"),
             (Verdict::NotStarted { error: text(), code: 127 }, 127, "failed"),
             (Verdict::OutputLost { what: text() }, 69, "output-lost"),
+            (Verdict::KernelFault { title: text(), count: 1 }, 73, "kernel-fault"),
             (Verdict::Ready, 0, "passed"),
             (Verdict::PoweredOff, 0, "passed"),
             (Verdict::CouldNotStart { error: text(), hint: None }, 69, "could-not-start"),

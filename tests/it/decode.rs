@@ -28,7 +28,7 @@ fn compile(dir: &Path, args: &[&str], output: &str) {
 }
 
 /// A kernel with debug information, and a module in a tree like a build's.
-fn built() -> tempfile::TempDir {
+pub(crate) fn built() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     compile(dir.path(), &["-g", "-shared", "-fPIC", "-Wl,--build-id=sha1"], "vmlinux");
     std::fs::create_dir_all(dir.path().join("drivers")).unwrap();

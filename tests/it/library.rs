@@ -13,7 +13,7 @@ use vmtest::configure::{
 use vmtest::options::Environment;
 use vmtest::session::{self, Command, Init};
 use vmtest::testing::{self, Outcome, go, libtest, script, start_for_test};
-use vmtest::vm::{BoxError, End, MachineError, Task};
+use vmtest::vm::{BoxError, End, MachineError, Task, Verdict};
 use vmtest_guest::proto::ExitStatus;
 
 use crate::support::assets;
@@ -42,6 +42,22 @@ fn host() -> Arch {
     let arch = Arch::host().expect("a host that vmtest knows");
     assets(arch);
     arch
+}
+
+/// A report of the kernel's that counts fails a run, and the record has it whole.
+#[test]
+fn a_kernels_fault_fails_a_run_where_that_is_asked_for() {
+    use vmtest::configure::with_splats;
+    use vmtest::diagnosis::{Gate, Kind, Mode};
+    let victim = "(echo 1000 >/proc/self/oom_score_adj; exec sleep 1000)";
+    let script = format!("{victim} & sleep 0.1; echo f >/proc/sysrq-trigger; wait; exit 0");
+    let command = Command::new("sh").args(["-c", &script]);
+    let gate = Gate::new(Mode::Fail).allow(&["WARNING in".to_owned()]).unwrap();
+    let run = blocking::run(Arch::Amd64, with_splats(gate), command).unwrap();
+    let splats = &run.record.splats;
+    assert_eq!((splats.count(), splats.reports[0].splat.kind), (1, Kind::OutOfMemory));
+    let verdict = run.record.outcome.verdict;
+    assert_eq!(verdict, Verdict::KernelFault { title: "out of memory".into(), count: 1 });
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod devices;
 mod devices_inputs;
 mod environment;
 mod flags;
+mod gate;
 mod golden;
 mod guest;
 mod hostile;

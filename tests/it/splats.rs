@@ -306,7 +306,7 @@ fn lists_say_what_counts() {
     let deny = allow.with_file_name("deny");
     std::fs::write(&deny, "poll_all\n").unwrap();
     let (allow, deny) = (allow.to_str().unwrap(), deny.to_str().unwrap());
-    assert_eq!(run(&["--allow-file", allow]).0, 0);
+    assert_eq!(run(&["--allow-splat-file", allow]).0, 0);
     assert_eq!(run(&["--allow-file", allow, "--deny-file", deny]).0, 1);
     let (code, _, said) = run(&["--allow-splat", "("]);
     assert_eq!(code, 2);

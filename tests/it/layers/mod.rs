@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 8] = [
         "environment",
         "coverage",
         "named_file",
+        "debug_files",
     ],
     &["sys", "vm"],
     &["run_record", "configure", "blocking", "testing", "session"],

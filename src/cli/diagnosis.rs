@@ -1,0 +1,91 @@
+//! What a run says of its kernel's faults: the flags, and what is printed.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vmtest::configure::{Configure, with_splats, with_vmlinux};
+use vmtest::diagnosis::{Kind, Mode, Splat};
+use vmtest::run_record::RunRecord;
+use vmtest::vm::Verdict;
+
+use super::error::Failure;
+use super::gate::GateArgs;
+use super::ui;
+use super::value::text;
+
+/// So many titles are told; `splats.json` has all.
+const MAX_TITLES: usize = 5;
+
+/// So many lines of the first report are shown.
+const EXCERPT: usize = 12;
+
+/// Options that say what a run does about its guest's faults.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DiagnosisArgs {
+    /// What the kernel's reports of its faults mean (BUG, WARNING, Oops, KASAN, lockdep, …): the run fails,
+    /// they are shown, nothing. Default: warn
+    #[arg(long, value_name = "fail|warn|off", value_parser = text(Mode::parse), help_heading = "Splats")]
+    splats: Option<Mode>,
+    #[command(flatten)]
+    lists: GateArgs,
+    /// The kernel's vmlinux with debug information: its traces get files and lines. Default: that of the
+    /// pinned kernel, if there is one
+    #[arg(long, value_name = "FILE", help_heading = "Splats")]
+    vmlinux: Option<PathBuf>,
+}
+
+impl DiagnosisArgs {
+    /// What the flags mean for the machine; reads the files that they name.
+    pub(crate) fn configurator(&self) -> Result<impl Configure + use<>, Failure> {
+        let DiagnosisArgs { splats, lists, vmlinux } = self;
+        let gate = lists.gate(splats.unwrap_or(Mode::Warn))?;
+        Ok((with_splats(gate), vmlinux.clone().map(with_vmlinux)))
+    }
+}
+
+/// What is added to the line of a verdict: that the kernel complained although all went well.
+pub(crate) fn aside(record: &RunRecord) -> String {
+    match record.splats.count() {
+        0 => String::new(),
+        1 => ", and its kernel reported a fault".into(),
+        count => format!(", and its kernel reported {count} faults"),
+    }
+}
+
+/// Says which faults the kernel reported.
+pub(crate) fn say(record: &RunRecord) {
+    let panicked = matches!(record.outcome.verdict, Verdict::Panicked { .. });
+    let mut rows: Vec<(&Splat, u64)> = Vec::new();
+    for splat in record.splats.counting() {
+        // A panic without a report before it is the verdict.
+        if panicked && splat.kind == Kind::Panic {
+            continue;
+        }
+        match rows.iter_mut().find(|(first, _)| first.title == splat.title) {
+            Some((_, times)) => *times += 1,
+            None => rows.push((splat, 1)),
+        }
+    }
+    for (splat, times) in rows.iter().take(MAX_TITLES) {
+        let times = if *times > 1 { format!(", {times} times") } else { String::new() };
+        ui::note(&format!(
+            "the kernel reported {} (line {} of the console{times})",
+            splat.title, splat.begin.line
+        ));
+    }
+    if rows.len() > MAX_TITLES {
+        ui::note(&format!("the kernel reported {} other faults", rows.len() - MAX_TITLES));
+    }
+    let Some((first, _)) = rows.first() else { return };
+    // A panic's lines are shown anyway, unless these say more.
+    let decoded = first.traces.iter().flat_map(|trace| &trace.frames);
+    if !panicked || decoded.into_iter().any(|frame| !frame.locations.is_empty()) {
+        ui::excerpt(&first.lines[..first.lines.len().min(EXCERPT)]);
+        if first.lines.len() > EXCERPT {
+            ui::excerpt(&["…".to_owned()]);
+        }
+    }
+    if record.outcome.verdict.passed() {
+        ui::hint("`--splats fail` fails such a run, `--allow-splat REGEX` lets a report pass");
+    }
+}
