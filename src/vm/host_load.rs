@@ -113,7 +113,7 @@ mod tests {
         assert!(!load(0, 1).is_starved() && !load(9, 60).is_starved());
         assert_eq!(
             load(15, 60).complaint().as_deref(),
-            Some("the host was too busy: in 1m QEMU waited 15s for a processor")
+            Some("the host was too busy: in 1m0s QEMU waited 15s for a processor")
         );
     }
 
