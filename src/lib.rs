@@ -33,6 +33,7 @@ pub mod plan;
 pub mod programs;
 pub mod qemu;
 pub mod quote;
+pub mod results;
 pub mod run_record;
 pub mod session;
 pub mod size;

@@ -35,7 +35,7 @@ use crate::vm::lines::default_print;
 use crate::vm::{End, WaitError};
 
 pub use crate::{skip_if_not_arch, skip_without_qemu};
-pub use results::{Outcome, ProgramsError, Report, TestResult};
+pub use results::{ProgramsError, Report, end_of};
 
 /// Starts a machine for a test, as [`blocking::start`]. The console is printed with `name` and the time
 /// since its first line.

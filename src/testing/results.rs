@@ -2,59 +2,17 @@
 
 use std::fmt;
 
+use crate::results::{Case, End, Status};
 use crate::session::{self, Finished};
-
-/// What one test did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// It passed.
-    Passed,
-    /// It failed.
-    Failed {
-        /// What it printed, as far as the program tells it apart.
-        output: String,
-    },
-    /// The program gave up while it ran: it took longer than it may.
-    TimedOut {
-        /// What it printed, and what the program said.
-        output: String,
-    },
-    /// The program was told not to run it, or it skipped itself.
-    Ignored,
-    /// The program ended in the middle of it.
-    Unfinished,
-    /// The program ended before it.
-    NotRun,
-}
-
-/// One test's result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TestResult {
-    /// The program, by the name of its file (Rust) or its package (Go).
-    pub program: String,
-    /// The test's name.
-    pub name: String,
-    /// What it did.
-    pub outcome: Outcome,
-}
-
-impl TestResult {
-    pub(super) fn new(program: &str, name: &str, outcome: Outcome) -> TestResult {
-        TestResult { program: program.to_owned(), name: name.to_owned(), outcome }
-    }
-
-    /// Whether it passed or was not to run.
-    pub fn good(&self) -> bool {
-        matches!(self.outcome, Outcome::Passed | Outcome::Ignored)
-    }
-}
+use crate::vm::Verdict;
+use vmtest_guest::proto::ExitStatus;
 
 /// The results of all programs of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// One for each test, in the order of the programs and of their lists.
-    pub tests: Vec<TestResult>,
+    /// One for each test, in the order of the programs and of their lists. [`Case::group`] is the program,
+    /// by the name of its file (Rust) or its package (Go).
+    pub tests: Vec<Case>,
     /// The run.
     pub finished: Finished,
 }
@@ -64,12 +22,17 @@ impl Report {
     pub fn passed(&self) -> bool {
         self.finished.record.outcome.verdict.passed()
             && !self.tests.is_empty()
-            && self.tests.iter().all(TestResult::good)
+            && self.tests.iter().all(|test| test.status.good())
     }
 
-    /// A test's outcome.
-    pub fn outcome(&self, name: &str) -> Option<&Outcome> {
-        self.tests.iter().find(|test| test.name == name).map(|test| &test.outcome)
+    /// A test, by its name.
+    pub fn test(&self, name: &str) -> Option<&Case> {
+        self.tests.iter().find(|test| test.name == name)
+    }
+
+    /// What a test did.
+    pub fn status(&self, name: &str) -> Option<Status> {
+        self.test(name).map(|test| test.status)
     }
 }
 
@@ -77,20 +40,30 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for test in &self.tests {
-            let (word, output) = match &test.outcome {
-                Outcome::Passed => ("passed", ""),
-                Outcome::Failed { output } => ("FAILED", output.as_str()),
-                Outcome::TimedOut { output } => ("TIMED OUT", output.as_str()),
-                Outcome::Ignored => ("ignored", ""),
-                Outcome::Unfinished => ("UNFINISHED: the program ended in it", ""),
-                Outcome::NotRun => ("NOT RUN: the program ended before it", ""),
-            };
-            writeln!(f, "{} {}: {word}", test.program, test.name)?;
-            for line in output.lines() {
-                writeln!(f, "    {line}")?;
+            write!(f, "{} {}: {}", test.group, test.name, test.status)?;
+            match &test.reason {
+                Some(reason) => writeln!(f, ": {reason}")?,
+                None => writeln!(f)?,
+            }
+            if !test.status.good() {
+                for line in test.output.lines() {
+                    writeln!(f, "    {line}")?;
+                }
             }
         }
         write!(f, "the run: {}", self.finished.record.outcome.verdict)
+    }
+}
+
+/// How the guest's command ended, as far as a verdict says.
+pub fn end_of(verdict: &Verdict) -> End {
+    match verdict {
+        Verdict::Exited(ExitStatus::Code(code)) => End::Exited(*code),
+        Verdict::Exited(ExitStatus::Signal(signal)) => End::Signal(*signal),
+        Verdict::Ready | Verdict::PoweredOff => End::Exited(0),
+        Verdict::TimedOut { after, .. } => End::TimedOut(*after),
+        Verdict::Interrupted { .. } => End::Interrupted,
+        lost => End::Lost(lost.to_string()),
     }
 }
 

@@ -11,8 +11,9 @@ use vmtest::configure::{
     with_vmtest_ident,
 };
 use vmtest::options::Environment;
+use vmtest::results::Status;
 use vmtest::session::{self, Command, Init};
-use vmtest::testing::{self, Outcome, go, libtest, script, start_for_test};
+use vmtest::testing::{self, go, libtest, script, start_for_test};
 use vmtest::vm::{BoxError, End, MachineError, Task, Verdict};
 use vmtest_guest::proto::ExitStatus;
 
@@ -162,11 +163,15 @@ fn a_rust_test_program_gives_a_result_for_each_test() {
 
     let report = libtest::run(arch, (), [&program], [""; 0]).unwrap();
     assert!(!report.passed(), "{report}");
-    assert_eq!(report.outcome("a_passes"), Some(&Outcome::Passed), "{report}");
-    let Some(Outcome::Failed { .. }) = report.outcome("b_fails") else { panic!("{report}") };
-    assert_eq!(report.outcome("c_is_ignored"), Some(&Outcome::Ignored), "{report}");
-    assert_eq!(report.outcome("d_dies"), Some(&Outcome::Unfinished), "{report}");
-    assert_eq!(report.outcome("e_comes_too_late"), Some(&Outcome::NotRun), "{report}");
+    for (name, status) in [
+        ("a_passes", Status::Passed),
+        ("b_fails", Status::Failed),
+        ("c_is_ignored", Status::Skipped),
+        ("d_dies", Status::Crashed),
+        ("e_comes_too_late", Status::NotRun),
+    ] {
+        assert_eq!(report.status(name), Some(status), "{name}: {report}");
+    }
 }
 
 #[test]
@@ -190,10 +195,10 @@ fn go_test_programs_give_a_result_for_each_test() {
     let programs = ["good", "bad"].map(|name| dir.path().join(name).with_extension("test"));
     let report = go::run(arch, (), programs, Duration::from_secs(60)).unwrap();
     assert!(!report.passed(), "{report}");
-    assert_eq!(report.outcome("TestA"), Some(&Outcome::Passed), "{report}");
-    let Some(Outcome::Failed { output }) = report.outcome("TestB") else { panic!("{report}") };
-    assert!(output.contains("b_test.go:7: no"), "{report}");
-    assert_ne!(report.outcome("TestC"), Some(&Outcome::Passed), "{report}");
+    assert_eq!(report.status("TestA"), Some(Status::Passed), "{report}");
+    assert_eq!(report.status("TestB"), Some(Status::Failed), "{report}");
+    assert!(report.test("TestB").unwrap().output.contains("b_test.go:7: no"), "{report}");
+    assert_ne!(report.status("TestC"), Some(Status::Passed), "{report}");
 }
 
 #[test]
@@ -220,14 +225,15 @@ fn a_go_test_past_its_time_is_timed_out_and_those_after_it_have_not_run() {
         .tests
         .iter()
         .map(|test| {
-            let outcome = match &test.outcome {
-                Outcome::TimedOut { output } if output.contains("panic: test timed out") => "late",
-                Outcome::TimedOut { output } if output.contains("*** Test killed") => "killed",
-                Outcome::Passed => "passed",
-                Outcome::NotRun => "not run",
+            let output = &test.output;
+            let status = match test.status {
+                Status::TimedOut if output.contains("panic: test timed out") => "late",
+                Status::TimedOut if output.contains("*** Test killed") => "killed",
+                Status::Passed => "passed",
+                Status::NotRun => "not run",
                 _ => "wrong",
             };
-            format!("{} {}: {outcome}", test.program, test.name)
+            format!("{} {}: {status}", test.group, test.name)
         })
         .collect();
     let expected = ["late TestA: passed", "late TestSleep: late", "late TestZ: not run"];

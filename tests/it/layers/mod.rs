@@ -12,7 +12,7 @@ use imports::{Crate, circles};
 const LAYERS: [&[&str]; 8] = [
     &["arch", "causes", "duration", "fields", "net", "quote", "size"],
     &["cmdline", "accel"],
-    &["formats", "diagnosis"],
+    &["formats", "diagnosis", "results"],
     &["argv", "plan", "qemu", "options"],
     &[
         "initramfs",
