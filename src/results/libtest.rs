@@ -63,10 +63,8 @@ impl Parser {
     }
 
     pub(super) fn line(&mut self, line: &str) {
-        if !self.running {
-            if let Some(name) = listed(line) {
-                return self.expect(name.to_owned());
-            }
+        if let (false, Some(name)) = (self.running, listed(line)) {
+            return self.expect(name.to_owned());
         }
         if let Some(count) = line.strip_prefix("running ").and_then(|rest| {
             rest.strip_suffix(" tests").or_else(|| rest.strip_suffix(" test"))?.parse().ok()
