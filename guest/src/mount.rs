@@ -32,6 +32,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A directory that the options name is missing and cannot be made.
+    #[error("cannot make `{}` for the mount on `{}`", .dir.display(), .target.display())]
+    Layer {
+        /// The directory.
+        dir: PathBuf,
+        /// Where the mount was to be.
+        target: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot mount {fstype} `{source_name}` on `{}`: {errno}{}", .target.display(), why(.fstype, *.errno))]
     Mount {
@@ -50,7 +61,7 @@ impl Error {
     /// The operating system's error number, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Error::MountPoint { source, .. } => source.raw_os_error(),
+            Error::MountPoint { source, .. } | Error::Layer { source, .. } => source.raw_os_error(),
             Error::Mount { errno, .. } => Some(errno.raw_os_error()),
         }
     }
@@ -94,7 +105,8 @@ fn why(fstype: &str, errno: Errno) -> String {
     }
 }
 
-/// Mounts what `what` says; its target directory is made where it is missing.
+/// Mounts what `what` says; its target directory is made where it is missing, and so are the directories
+/// of an overlay's own layer.
 ///
 /// # Errors
 /// See [`Error`]; the text names source, target, type and what the kernel probably lacks.
@@ -102,6 +114,13 @@ pub fn mount_fs(what: &proto::Mount) -> Result<(), Error> {
     let target = Path::new(&what.target);
     fs::create_dir_all(target)
         .map_err(|source| Error::MountPoint { target: target.to_owned(), source })?;
+    for dir in what.layer_dirs() {
+        fs::create_dir_all(dir).map_err(|source| Error::Layer {
+            dir: dir.into(),
+            target: target.to_owned(),
+            source,
+        })?;
+    }
     let source = appeared(&what.source);
     let mut flags = MountFlags::empty();
     if what.read_only {

@@ -1,5 +1,7 @@
 //! Why options make no plan.
 
+use std::path::PathBuf;
+
 use super::tag::TagError;
 use crate::accel::Accel;
 use crate::arch::Arch;
@@ -61,6 +63,14 @@ pub enum PlanError {
         /// What was chosen.
         chosen: Accel,
     },
+    /// A directory that no guest can have at its own path.
+    #[error("the directory `{}` cannot be at its own path in a guest: {why}", .dir.display())]
+    MirrorPath {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// An error of a device from outside this crate.
     #[error("{0}")]
     Other(String),
@@ -88,6 +98,9 @@ impl PlanError {
                 _ => "vmtest knows kvm and tcg".into(),
             }),
             PlanError::OutOfRange { range, .. } => Some(range.clone()),
+            PlanError::MirrorPath { .. } => {
+                Some("share it at another place: `--share DIR:TAG`".into())
+            }
             PlanError::NotOnArch { .. } | PlanError::Other(_) => None,
         }
     }

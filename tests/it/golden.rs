@@ -16,8 +16,8 @@ use vmtest::arch::Arch;
 use vmtest::options::{Boot, Initramfs, Options, QemuCommand};
 use vmtest::plan::Spelling;
 use vmtest::qemu::{
-    AgentPort, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, KernelLog, Nic,
-    Ownership, P9Root, P9Share, ReadOnlyDir, UserNet,
+    AgentPort, Drive, DriveFormat, DriveInterface, Entropy, EventPort, Firmware, KernelLog, Mirror,
+    MirrorWrites, Nic, Ownership, P9Root, P9Share, ReadOnlyDir, UserNet,
 };
 use vmtest::vm::{InterVm, Resources, Vm};
 
@@ -85,7 +85,7 @@ struct Case {
 }
 
 /// The cases. Tags and names do not repeat, so that they can be put together.
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     Case { name: "base-tcg", add: |_, _| {}, together: true },
     Case { name: "base-kvm", add: |options, _| options.accel = Accel::Kvm, together: false },
     Case {
@@ -106,6 +106,7 @@ const CASES: [Case; 20] = [
         together: true,
     },
     Case { name: "share", add: shares, together: true },
+    Case { name: "mirror", add: mirrors, together: true },
     Case {
         name: "root-9p",
         add: |options, places| {
@@ -220,6 +221,13 @@ fn shares(options: &mut Options, places: &Places) {
     options.device(share("rw", false, Ownership::Host));
     options.device(share("ro,tag", true, Ownership::Host));
     options.device(share("mapped", false, Ownership::MappedFile));
+}
+
+fn mirrors(options: &mut Options, places: &Places) {
+    let mirror = |dir: PathBuf, writes| Mirror { dir, writes };
+    let above = places.dir.parent().expect("it is below another one");
+    options.device(mirror(above.to_owned(), MirrorWrites::Private));
+    options.device(mirror(places.dir.clone(), MirrorWrites::Host));
 }
 
 fn drives(options: &mut Options, places: &Places, interface: DriveInterface) {

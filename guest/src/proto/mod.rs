@@ -251,7 +251,8 @@ pub struct Mount {
     pub source: String,
     /// Directory.
     pub target: String,
-    /// Name of the file system: `9p`, `vfat`, …
+    /// Name of the file system: `9p`, `vfat`, `overlay`, … The directories that an overlay's `upperdir=`
+    /// and `workdir=` name are made where they are missing.
     pub fstype: String,
     /// Options of the file system, separated by commas; may be empty.
     #[serde(default)]
@@ -259,6 +260,17 @@ pub struct Mount {
     /// Mount read-only.
     #[serde(default)]
     pub read_only: bool,
+}
+
+impl Mount {
+    /// The directories of an overlay's own layer: what is written, and what it needs for that. Commas in
+    /// their names are not understood.
+    pub fn layer_dirs(&self) -> impl Iterator<Item = &str> {
+        let options = if self.fstype == "overlay" { self.data.as_str() } else { "" };
+        options.split(',').filter_map(|option| {
+            option.strip_prefix("upperdir=").or_else(|| option.strip_prefix("workdir="))
+        })
+    }
 }
 
 /// How a network interface is set up. All of it may be empty: then the interface is only switched
@@ -461,6 +473,20 @@ mod tests {
         let Request::Exec { id: 1, exec } = exec else { panic!("not an exec") };
         assert_eq!(exec.argv, [Bytes::from("true")]);
         assert_eq!(serde_json::to_string(&Request::Shutdown).unwrap(), r#"{"type":"shutdown"}"#);
+    }
+
+    #[test]
+    fn only_an_overlay_has_directories_of_its_own() {
+        let mount = |fstype: &str| Mount {
+            source: "overlay".into(),
+            target: "/x".into(),
+            fstype: fstype.into(),
+            data: "lowerdir=/a,upperdir=/b/upper,workdir=/b/work,xino=off".into(),
+            read_only: false,
+        };
+        let overlay = mount("overlay");
+        assert_eq!(overlay.layer_dirs().collect::<Vec<_>>(), ["/b/upper", "/b/work"]);
+        assert_eq!(mount("9p").layer_dirs().count(), 0);
     }
 
     #[test]
