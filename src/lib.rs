@@ -35,6 +35,7 @@ pub mod qemu;
 pub mod quote;
 pub mod results;
 pub mod run_record;
+pub mod runner;
 pub mod session;
 pub mod size;
 mod sys;

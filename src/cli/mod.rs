@@ -12,6 +12,7 @@ mod initramfs;
 mod interrupt;
 mod options;
 mod run;
+mod runner;
 mod shell;
 mod splats;
 mod template;
@@ -65,6 +66,8 @@ Examples:
 enum Commands {
     /// Boot a guest, run COMMAND in it, report (the default)
     Run(options::RunArgs),
+    /// Run a test program for cargo, nextest, go, CTest, Meson or make: in a guest, as if it ran here
+    Runner(options::RunnerArgs),
     /// An interactive shell in the guest
     Shell(options::ShellArgs),
     /// List, verify or locate kernels, QEMUs and guest programs
@@ -109,6 +112,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         None => run::run(cli.run, &environment),
         Some(Commands::Run(args)) => run::run(args, &environment),
+        Some(Commands::Runner(args)) => runner::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),

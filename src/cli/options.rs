@@ -174,6 +174,30 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
+/// Options of `runner`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunnerArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// The project's directory, seen at its own path; what is written there stays in the guest. Repeats.
+    /// Default: that of cargo, Go, CMake, Meson or git that has the working directory, else that one
+    #[arg(long, value_name = "DIR", help_heading = "Host")]
+    pub(crate) project: Vec<PathBuf>,
+    /// Directory of the host, seen at its own path, where PROGRAM may write; repeats
+    #[arg(long, value_name = "DIR", help_heading = "Host")]
+    pub(crate) write: Vec<PathBuf>,
+    /// Variable that PROGRAM gets besides those of docs/testing.md; `NAME*` for all that begin so; repeats
+    #[arg(long, value_name = "NAME", help_heading = "Host")]
+    pub(crate) pass_env: Vec<String>,
+    /// Limit for the whole run. Default: VMTEST_TIMEOUT, else none: tools have their own
+    #[arg(long, value_parser = text(duration::parse_limit), value_name = "D", help_heading = "Limits")]
+    pub(crate) timeout: Option<Duration>,
+    /// Program and arguments, as a tool gives them. One of the guest's architecture runs in a guest; one of
+    /// the host's that a tool gives to the runner of another architecture runs on the host
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<OsString>,
+}
+
 /// Options of `shell`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ShellArgs {

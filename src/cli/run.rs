@@ -203,7 +203,7 @@ fn announcement(prepared: &session::Prepared, format: MessageFormat) -> Announce
 }
 
 /// The words that do the same again: the name of a run's coverage is taken now.
-fn repeatable(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+pub(crate) fn repeatable(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut words = words.peekable();
     let mut ours = true;
@@ -260,7 +260,7 @@ fn watch(progress: &Progress<'_>, verbose: bool, format: MessageFormat) {
 }
 
 /// Says how it ended.
-fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
+pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: bool) {
     let outcome = &record.outcome;
     if format == MessageFormat::Json {
         let mut report = run_record::to_json(record);

@@ -42,6 +42,30 @@ pub struct Command {
     env: Vec<(OsString, OsString)>,
     cwd: Option<OsString>,
     stdin: bool,
+    place: Place,
+}
+
+/// Where a program of the host lies in the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Where [`destination`] says.
+    #[default]
+    Ours,
+    /// At its own path.
+    Same,
+    /// At its own path, where a share brings it.
+    Shared,
+}
+
+/// A program of the host that a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Where it is in the guest.
+    pub(super) dest: OsString,
+    /// A share has it there; only what it needs goes into the image.
+    pub(super) shared: bool,
 }
 
 impl Command {
@@ -85,23 +109,40 @@ impl Command {
         self
     }
 
+    /// Leaves a program of the host at the path that it has there. `shared`: a share of the machine's brings
+    /// it to the guest ([`crate::qemu::Mirror`]), so that only what it needs goes into the image. Default: a
+    /// program from outside of the system's directories goes to one of vmtest's.
+    pub fn in_place(mut self, shared: bool) -> Command {
+        self.place = if shared { Place::Shared } else { Place::Same };
+        self
+    }
+
     /// Connects its stdin to [`crate::vm::Streams::stdin`]. Default: no, it reads `/dev/null`.
     pub fn stdin(mut self, connect: bool) -> Command {
         self.stdin = connect;
         self
     }
 
-    /// The command as the guest runs it, and the file that goes into the image with its destination.
-    pub(super) fn resolve(&self, sysroot: Option<&Path>) -> (Exec, Option<(PathBuf, OsString)>) {
+    /// The command as the guest runs it, and the file that goes into the image.
+    pub(super) fn resolve(&self, sysroot: Option<&Path>) -> (Exec, Option<Program>) {
         let mut argv = self.argv.clone();
         let mut file = None;
         if let Some(program) = argv.first_mut()
             && program.as_bytes().contains(&b'/')
             && let Some(path) = on_host(Path::new(&*program), sysroot)
         {
-            let dest = destination(&path, sysroot);
-            *program = dest.clone();
-            file = Some((path, dest));
+            let shared = self.place == Place::Shared;
+            let dest = match self.place {
+                Place::Ours => {
+                    let dest = destination(&path, sysroot);
+                    program.clone_from(&dest);
+                    dest
+                }
+                Place::Same | Place::Shared => {
+                    std::path::absolute(&path).unwrap_or_else(|_| path.clone()).into_os_string()
+                }
+            };
+            file = Some(Program { path, dest, shared });
         }
         let bytes = |text: &OsString| Bytes::from(text.as_os_str());
         let exec = Exec {
@@ -120,12 +161,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_that_keeps_its_place_is_called_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        std::fs::write(&path, "").unwrap();
+        for shared in [false, true] {
+            let (exec, file) = Command::new(&path).in_place(shared).resolve(None);
+            assert_eq!(exec.argv, [Bytes::from(path.as_os_str())]);
+            let dest = path.clone().into();
+            assert_eq!(file, Some(Program { path: path.clone(), dest, shared }));
+        }
+    }
+
+    #[test]
     fn only_a_program_with_a_slash_can_be_the_hosts() {
         let (exec, file) = Command::new("sh").arg("-c").env("A", "b").resolve(None);
         assert_eq!((exec.argv.len(), exec.env.len(), file), (2, 1, None));
         let (exec, file) = Command::new("/bin/sh").resolve(None);
         assert_eq!(exec.argv, [Bytes::from("/bin/sh")]);
-        assert_eq!(file, Some(("/bin/sh".into(), "/bin/sh".into())));
+        let sh = Program { path: "/bin/sh".into(), dest: "/bin/sh".into(), shared: false };
+        assert_eq!(file, Some(sh));
         let (exec, file) = Command::new("/no/such/program").resolve(None);
         assert_eq!((exec.argv, file), (vec![Bytes::from("/no/such/program")], None));
         assert_eq!(Command::from_argv(Vec::<OsString>::new()), None);

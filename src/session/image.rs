@@ -4,12 +4,12 @@
 //! resumed has booted from the base long ago, and gets the files afterwards. A guest that boots for this
 //! run alone gets both in one image.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::PathBuf;
 
 use super::base::Base;
+use super::command::Program;
 use super::{Collecting, Error};
 use crate::arch::Arch;
 use crate::configure::ImagePart;
@@ -35,7 +35,7 @@ pub(super) struct Files {
     pub(super) arch: Arch,
     pub(super) sysroot: Option<PathBuf>,
     pub(super) parts: Vec<ImagePart>,
-    pub(super) command: Option<(PathBuf, OsString)>,
+    pub(super) command: Option<Program>,
     /// The guest program links `/bin/sh` and `/usr/bin/env` to its shell where nothing else is there.
     pub(super) has_shell: bool,
 }
@@ -56,9 +56,13 @@ impl Files {
         for part in self.parts {
             part(spec);
         }
-        if let Some((path, dest)) = &self.command {
+        if let Some(Program { path, dest, shared }) = &self.command {
             spec.by("the command");
-            spec.binary_os(path, Some(dest));
+            if *shared {
+                spec.needs_of(path, dest);
+            } else {
+                spec.binary_os(path, Some(dest));
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod odd_files;
 mod parity;
 mod programs;
 mod public;
+mod runner;
 mod shell;
 mod splats;
 mod support;

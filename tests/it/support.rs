@@ -39,6 +39,7 @@ pub(crate) fn assets(arch: Arch) -> GuestAssets {
 pub(crate) struct Run {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    removed: Vec<OsString>,
     stdin: Vec<u8>,
     cwd: PathBuf,
     /// Empty at the end, or something was left behind.
@@ -65,6 +66,8 @@ pub(crate) struct Running {
 pub(crate) struct Done {
     /// The exit code; 128+n for a signal.
     pub(crate) code: i32,
+    /// The signal that it ended by.
+    pub(crate) signal: Option<i32>,
     /// Its stdout.
     pub(crate) stdout: Vec<u8>,
     /// Its stderr.
@@ -121,6 +124,7 @@ pub(crate) fn vmtest<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Run 
     Run {
         args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
         env: Vec::new(),
+        removed: Vec::new(),
         stdin: Vec::new(),
         cwd: PathBuf::from("."),
         tmp: tempfile::tempdir().expect("a temporary directory"),
@@ -145,6 +149,12 @@ impl Run {
     /// Sets a variable.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Takes a variable of the tests' own away.
+    pub(crate) fn env_remove(mut self, name: &str) -> Run {
+        self.removed.push(name.into());
         self
     }
 
@@ -187,11 +197,11 @@ impl Run {
             .env("TMPDIR", self.tmp.path())
             .env("VMTEST_TEST_MARK", &self.mark)
             .env_remove("VMTEST_ARCH")
-            .env_remove("VMTEST_TIMEOUT")
-            .envs(self.env)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .env_remove("VMTEST_TIMEOUT");
+        for name in &self.removed {
+            command.env_remove(name);
+        }
+        command.envs(self.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("piped");
         let bytes = self.stdin;
@@ -299,6 +309,7 @@ impl Running {
         assert!(left.is_empty(), "temporary files are left: {left:?}");
         Done {
             code,
+            signal: status.signal(),
             stdout: stdout.join().expect("reads"),
             stderr: String::from_utf8_lossy(&stderr.join().expect("reads")).into_owned(),
             elapsed,

@@ -42,16 +42,15 @@ impl Needs {
         let mut present: HashSet<Vec<u8>> = provided.iter().cloned().collect();
         present.extend(scan.entries.iter().map(|entry| entry.path.clone()));
         let mut seen: HashSet<Vec<u8>> = HashSet::new();
-        for Program { src, dest, by } in programs {
+        for Program { src, dest, by, absent } in programs {
             match resolver.program(src, dest, &|path| present.contains(path)) {
                 Ok(closure) => {
                     scan.notes.extend(closure.notes.iter().cloned());
                     scan.notices.extend(closure.notes.iter().map(|note| format!("{by}: {note}")));
-                    for item in closure.items {
+                    let own = |item: &Item| matches!(item.reason, closure::Reason::Requested);
+                    for item in closure.items.into_iter().filter(|item| !(*absent && own(item))) {
                         // Libraries that several programs need are looked at once.
-                        if matches!(item.reason, closure::Reason::Requested)
-                            || seen.insert(item.dest.clone())
-                        {
+                        if own(&item) || seen.insert(item.dest.clone()) {
                             add(item, by, attributes, scan);
                         }
                     }

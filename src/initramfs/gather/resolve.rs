@@ -61,7 +61,8 @@ impl ImageSpec {
             match what {
                 What::Multicall { src, names } => {
                     let src = self.program_file(src, &mut resolver);
-                    let program = Program { src, dest: b"bbin/bb".to_vec(), by: by.clone() };
+                    let dest = b"bbin/bb".to_vec();
+                    let program = Program { src, dest, by: by.clone(), absent: false };
                     programs.push(program);
                     match multicall_links(names, by) {
                         Ok(links) => scan.entries.extend(links),
@@ -136,6 +137,7 @@ impl ImageSpec {
             What::File { dest: Some(dest), .. }
             | What::Tree { dest: Some(dest), .. }
             | What::Binary { dest: Some(dest), .. }
+            | What::NeedsOf { dest, .. }
             | What::Made { dest, .. } => {
                 normalize(dest.as_bytes()).map_err(|problem| (dest.as_os_str(), problem))
             }
@@ -158,6 +160,7 @@ impl ImageSpec {
             let given = match what {
                 What::File { dest: Some(dest), .. }
                 | What::Binary { dest: Some(dest), .. }
+                | What::NeedsOf { dest, .. }
                 | What::Made { dest, .. } => dest.as_os_str(),
                 What::File { src, .. } | What::Tree { src, .. } | What::Binary { src, .. } => {
                     src.as_os_str()
@@ -185,9 +188,10 @@ impl ImageSpec {
                 }
             }
             What::Modules(_) | What::Multicall { .. } => {}
-            What::Binary { src, .. } => {
+            What::Binary { src, .. } | What::NeedsOf { src, .. } => {
                 let src = self.program_file(src, resolver);
-                programs.push(Program { src, dest: path, by: by.clone() });
+                let absent = matches!(what, What::NeedsOf { .. });
+                programs.push(Program { src, dest: path, by: by.clone(), absent });
             }
             What::Tree { src, .. } => scan.tree(&absolute(src), &path, attributes, by),
             What::Made { mode, owner, kind, .. } => {

@@ -14,6 +14,8 @@ pub(crate) struct Program {
     pub(crate) src: PathBuf,
     pub(crate) dest: Vec<u8>,
     pub(crate) by: Request,
+    /// It is not put there: the guest has it from elsewhere.
+    pub(crate) absent: bool,
 }
 
 /// Turns files of the host into entries and gathers what is wrong with them.

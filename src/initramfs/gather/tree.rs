@@ -118,7 +118,12 @@ impl Scan {
         for entry in added {
             match &entry.kind {
                 Kind::File { body: Body::Host(file), .. } if is_loadable(arch, &file.path()) => {
-                    programs.push(Program { src: file.path(), dest: entry.path, by: by.clone() });
+                    programs.push(Program {
+                        src: file.path(),
+                        dest: entry.path,
+                        by: by.clone(),
+                        absent: false,
+                    });
                 }
                 _ => self.entries.push(entry),
             }

@@ -55,12 +55,35 @@ pub struct ImageSpec {
 /// What was asked for. Destinations are as given.
 #[derive(Clone, Debug)]
 pub(in crate::initramfs) enum What {
-    File { src: PathBuf, dest: Option<OsString>, how: How },
-    Tree { src: PathBuf, dest: Option<OsString> },
-    Binary { src: PathBuf, dest: Option<OsString> },
+    File {
+        src: PathBuf,
+        dest: Option<OsString>,
+        how: How,
+    },
+    Tree {
+        src: PathBuf,
+        dest: Option<OsString>,
+    },
+    Binary {
+        src: PathBuf,
+        dest: Option<OsString>,
+    },
+    /// What a program needs that is not in the image itself.
+    NeedsOf {
+        src: PathBuf,
+        dest: OsString,
+    },
     Modules(ModulesRequest),
-    Multicall { src: PathBuf, names: Vec<String> },
-    Made { dest: OsString, mode: u32, owner: (u32, u32), kind: Kind },
+    Multicall {
+        src: PathBuf,
+        names: Vec<String>,
+    },
+    Made {
+        dest: OsString,
+        mode: u32,
+        owner: (u32, u32),
+        kind: Kind,
+    },
 }
 
 /// How a file of the host is taken.
@@ -181,6 +204,15 @@ impl ImageSpec {
         self.push(
             || format!("program `{}`", src.display()),
             What::Binary { src: src.to_owned(), dest: dest.map(OsStr::to_owned) },
+        )
+    }
+
+    /// What [`ImageSpec::binary`] adds without the program itself, which the guest gets otherwise, at
+    /// `dest`.
+    pub fn needs_of(&mut self, src: &Path, dest: &OsStr) -> &mut ImageSpec {
+        self.push(
+            || format!("what `{}` needs", src.display()),
+            What::NeedsOf { src: src.to_owned(), dest: dest.to_owned() },
         )
     }
 
