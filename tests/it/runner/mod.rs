@@ -1,7 +1,9 @@
 //! `vmtest runner`: programs that tools of others hand over, and what they expect of it.
 
 mod contract;
+
 mod docs;
+mod fixture;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,10 +28,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
 /// `vmtest runner` in a directory, with a clean environment: the tests' own is that of cargo.
 fn runner(cwd: &Path, options: &[&str]) -> Run {
     let run = vmtest(["runner"]).args(options).cwd(cwd);
-    let ours = |name: &str| {
-        name.starts_with("CARGO") || name.starts_with("NEXTEST") || name == "LD_LIBRARY_PATH"
-    };
-    let names = std::env::vars().map(|(name, _)| name).filter(|name| ours(name));
+    let names = std::env::vars().map(|(name, _)| name).filter(|name| is_of_cargo(name));
     names.fold(run, |run, name| run.env_remove(&name))
 }
 
@@ -42,4 +41,11 @@ fn host(program: &str) -> PathBuf {
 /// A shell script in a guest that sees the directory.
 fn sh(cwd: &Path, options: &[&str], script: impl AsRef<OsStr>) -> Run {
     runner(cwd, options).args(["--", "sh", "-c"]).arg(script)
+}
+
+/// Whether a variable is of the cargo that runs these tests.
+fn is_of_cargo(name: &str) -> bool {
+    const ITS_OWN: [&str; 2] = ["CARGO_HOME", "CARGO_NET_OFFLINE"];
+    let begins = ["CARGO", "NEXTEST", "RUST_", "LLVM_"].iter().any(|start| name.starts_with(start));
+    (begins || name == "LD_LIBRARY_PATH" || name == "OUT_DIR") && !ITS_OWN.contains(&name)
 }
