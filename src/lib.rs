@@ -30,6 +30,7 @@ pub mod named_file;
 mod net;
 pub mod options;
 pub mod plan;
+pub mod pool;
 pub mod programs;
 pub mod qemu;
 pub mod quote;

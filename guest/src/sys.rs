@@ -2,11 +2,12 @@
 //! that no crate of ours wraps.
 #![expect(
     unsafe_code,
-    reason = "`setsid` and TIOCSCTTY only work in the child, std has no plain `execve`, and rustix \
-              has no `signalfd`, no `RNDADDENTROPY`"
+    reason = "`setsid` and TIOCSCTTY only work in the child, std has no plain `execve` and no `posix_spawn`, \
+              and rustix has no `signalfd`, no `RNDADDENTROPY`"
 )]
 
-use std::ffi::{CString, OsStr, c_char};
+use rustix::process::Pid;
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -115,6 +116,116 @@ impl Image {
         // SAFETY: all three are null-terminated, and what they point to lives as long as `self`.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr()) };
         io::Error::last_os_error()
+    }
+}
+
+/// Starts `command` as leader of a session of its own, without a terminal, as [`in_own_session`] would:
+/// exactly the file it names, with no signal blocked. Its streams are these, and nobody else's stay open.
+///
+/// `posix_spawn` and not a fork: the child borrows the parent's memory until it executes, so that the
+/// kernel copies no page tables, and no page is copied because both write to it. In an emulated guest
+/// that was just resumed this is a tenth of what the first command costs.
+///
+/// # Errors
+/// Why it cannot be executed; `InvalidInput` for a NUL byte in any of its words.
+pub(crate) fn spawn(
+    command: &Command,
+    arg0: &OsStr,
+    streams: [BorrowedFd<'_>; 3],
+) -> io::Result<Pid> {
+    let image = Image::of(command, arg0)?;
+    let cwd = command.get_current_dir().map(|dir| CString::new(dir.as_os_str().as_bytes()));
+    let cwd = cwd.transpose()?;
+    let mut actions = Actions::new()?;
+    for (fd, stream) in (0..).zip(streams) {
+        // Ours are never among the first three: those are open all the time.
+        actions.duplicate(stream, fd)?;
+    }
+    if let Some(cwd) = &cwd {
+        actions.change_directory(cwd)?;
+    }
+    let attributes = Attributes::of_a_session()?;
+    let mut pid = 0;
+    // SAFETY: actions and attributes are initialised; the words are null-terminated, and all of them live
+    // until the call returns, which is after the child has executed or failed.
+    let failed = unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            image.program.as_ptr(),
+            actions.0.as_ptr(),
+            attributes.0.as_ptr(),
+            image.argv.as_ptr().cast(),
+            image.envp.as_ptr().cast(),
+        )
+    };
+    succeeded(failed)?;
+    Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::Other))
+}
+
+/// Functions of `posix_spawn` return their error.
+fn succeeded(errno: libc::c_int) -> io::Result<()> {
+    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno)) }
+}
+
+/// What the child does before it executes.
+struct Actions(Box<MaybeUninit<libc::posix_spawn_file_actions_t>>);
+
+impl Actions {
+    fn new() -> io::Result<Actions> {
+        let mut actions = Box::new(MaybeUninit::uninit());
+        // SAFETY: it initialises what the pointer leads to.
+        succeeded(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
+        Ok(Actions(actions))
+    }
+
+    fn duplicate(&mut self, from: BorrowedFd<'_>, to: i32) -> io::Result<()> {
+        // SAFETY: initialised by `new`; a descriptor that is not open makes the spawn fail, no more.
+        succeeded(unsafe {
+            libc::posix_spawn_file_actions_adddup2(self.0.as_mut_ptr(), from.as_raw_fd(), to)
+        })
+    }
+
+    fn change_directory(&mut self, dir: &CStr) -> io::Result<()> {
+        // SAFETY: initialised by `new`; the path is copied.
+        succeeded(unsafe {
+            libc::posix_spawn_file_actions_addchdir_np(self.0.as_mut_ptr(), dir.as_ptr())
+        })
+    }
+}
+
+impl Drop for Actions {
+    fn drop(&mut self) {
+        // SAFETY: initialised by `new`, and destroyed once.
+        unsafe { libc::posix_spawn_file_actions_destroy(self.0.as_mut_ptr()) };
+    }
+}
+
+/// What the child is.
+struct Attributes(Box<MaybeUninit<libc::posix_spawnattr_t>>);
+
+impl Attributes {
+    /// The leader of a new session that has no signal blocked, and SIGPIPE, which this process ignores as
+    /// all of Rust's do, as the kernel has it.
+    fn of_a_session() -> io::Result<Attributes> {
+        let mut attributes = Attributes(Box::new(MaybeUninit::uninit()));
+        // SAFETY: it initialises what the pointer leads to. glibc and musl keep nothing in it that would have
+        // to be given back.
+        succeeded(unsafe { libc::posix_spawnattr_init(attributes.0.as_mut_ptr()) })?;
+        let flags = i32::from(libc::POSIX_SPAWN_SETSID)
+            | libc::POSIX_SPAWN_SETSIGMASK
+            | libc::POSIX_SPAWN_SETSIGDEF;
+        let (mut none, mut pipe) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: the attributes are initialised above; the sets are by the calls that come first.
+        unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigemptyset(pipe.as_mut_ptr());
+            libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE);
+            let at = attributes.0.as_mut_ptr();
+            succeeded(libc::posix_spawnattr_setsigmask(at, none.as_ptr()))?;
+            succeeded(libc::posix_spawnattr_setsigdefault(at, pipe.as_ptr()))?;
+            succeeded(libc::posix_spawnattr_setflags(at, flags as _))?;
+        }
+        Ok(attributes)
     }
 }
 

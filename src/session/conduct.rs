@@ -213,7 +213,7 @@ impl Prepared {
     }
 
     /// The archive of the user's files, for a guest that has booted without them.
-    fn files_of_run(&mut self) -> Result<Option<File>, Error> {
+    pub(super) fn files_of_run(&mut self) -> Result<Option<File>, Error> {
         let files = match &mut self.image {
             Some(Planned::Build { files, .. }) => files.take(),
             _ => None,
@@ -283,7 +283,6 @@ impl Prepared {
         let boot_limit = self.boot_limit;
         let never = pin!(std::future::pending());
         let ready = self.get_ready(None, never, &|| ()).await?;
-        let not_ready = |why: vm::GuestError| Error::NotReady { why };
         let guest = match ready.start {
             Start::Ready(guest) => *guest,
             Start::Booting(vm) => {
@@ -302,6 +301,11 @@ impl Prepared {
         guest.set_up().await.map_err(not_ready)?;
         Ok(guest)
     }
+}
+
+/// The guest answered, and something that each needs cannot be done in it.
+pub(super) fn not_ready(why: vm::GuestError) -> Error {
+    Error::NotReady { why }
 }
 
 async fn resume(

@@ -12,7 +12,7 @@ use crate::coverage::run_dir::RunDirError;
 use crate::initramfs::Problems;
 use crate::options::EnvironmentError;
 use crate::plan::PlanError;
-use crate::vm::{GuestError, StartError};
+use crate::vm::{GuestError, StartError, TemplateError};
 
 /// A machine could not be prepared. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,7 @@ pub enum Error {
     #[error("cannot write the initramfs into a temporary file")]
     Temporary(#[source] io::Error),
     /// A saved guest is insisted on, and this machine's cannot be.
-    #[error("`--warm on` is asked for, and this guest has to boot: {reason}")]
+    #[error("a saved guest is asked for, and this one has to boot: {reason}")]
     ColdOnly {
         /// Why.
         reason: String,
@@ -152,6 +152,16 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A guest is to be saved while something else still runs in it.
+    #[error("the guest is in use")]
+    GuestInUse,
+    /// A guest could not go on from where it was saved.
+    #[error("the saved guest cannot be resumed")]
+    NotResumed {
+        /// Why.
+        #[source]
+        why: Box<TemplateError>,
     },
     /// The guest did not get ready.
     #[error("the guest did not get ready")]
@@ -241,11 +251,13 @@ impl Error {
             Error::Sysroot { .. } => {
                 "--sysroot names the directory that holds the guest's /usr and /lib".into()
             }
-            Error::ColdOnly { .. } => "`--warm auto` boots where a guest has to".into(),
+            Error::ColdOnly { .. } => "`--warm auto`, or `session::boot`, boots where a guest has to".into(),
             Error::Write { .. } => "name a place that vmtest may write to".into(),
             Error::Base(_)
             | Error::Runtime(_)
             | Error::NotReady { .. }
+            | Error::GuestInUse
+            | Error::NotResumed { .. }
             | Error::Interrupted { .. } => return None,
             Error::Image(problems) => {
                 let hints = problems.hints().join("\nhint: ");

@@ -14,6 +14,7 @@ mod front;
 mod image;
 mod kernel;
 mod symbols;
+mod template;
 mod warm;
 mod wish;
 
@@ -25,7 +26,7 @@ use vmtest_guest::proto::{self, Exec};
 use crate::accel::{Accel, AccelChoice};
 use crate::arch::Arch;
 use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
-use crate::configure::{Config, EventFile};
+use crate::configure::{Config, EventFile, ResourcePart};
 use crate::diagnosis::Gate;
 use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
 use crate::plan::{Need, Plan};
@@ -46,6 +47,8 @@ pub use conduct::Conduct;
 pub use coverage::Collecting;
 pub use error::Error;
 pub use front::{Finished, NotPassed, boot, prepare_with, run, start};
+pub(crate) use template::Recipe;
+pub use template::{Original, Template};
 pub use warm::Outlook;
 
 /// What process 1 of the guest is.
@@ -91,6 +94,8 @@ pub struct Prepared {
     gate: Gate,
     symbols: Symbols,
     artifacts: Option<PathBuf>,
+    /// What made [`Prepared::resources`], to make them again.
+    parts: Vec<ResourcePart>,
     image: Option<Planned>,
 }
 
@@ -152,7 +157,7 @@ fn prepare_from(
         splats,
         vmlinux,
         artifacts,
-        resources: _,
+        resources: parts_of_machine,
     } = config;
     let arch = options.arch;
     if default_firmware && options.firmware.is_none() {
@@ -239,6 +244,7 @@ fn prepare_from(
         gate: splats,
         symbols,
         artifacts,
+        parts: parts_of_machine,
         image,
     })
 }

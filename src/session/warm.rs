@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use vmtest_guest::proto::Hello;
+
 use super::image::Planned;
 use super::{Error, Prepared};
+use crate::arch::Arch;
 use crate::causes::chain;
 use crate::options::WarmMode;
 use crate::plan::Plan;
@@ -158,6 +161,21 @@ pub(super) fn saved(template: &Template) -> std::io::Result<Saved> {
     })
 }
 
+/// What is kept beside a saved guest.
+pub(super) fn about(
+    arch: Arch,
+    made_of: Vec<String>,
+    hello: &Hello,
+    qemu_version: Option<String>,
+) -> About {
+    About {
+        arch: arch.name().to_owned(),
+        qemu_version: qemu_version.unwrap_or_default(),
+        hello: hello.clone(),
+        made_of,
+    }
+}
+
 /// Has a run save its guest; `origin` tells afterwards whether it was.
 pub(super) fn save_request(
     pending: Pending,
@@ -165,17 +183,12 @@ pub(super) fn save_request(
     plan: &Plan,
     origin: std::sync::Arc<std::sync::Mutex<Origin>>,
 ) -> std::io::Result<SaveRequest> {
-    let arch = plan.arch().name().to_owned();
-    let (memory, state) = (pending.memory.try_clone()?, pending.state.try_clone()?);
-    let done = move |hello: &vmtest_guest::proto::Hello,
+    let arch = plan.arch();
+    let (memory, state) = pending.files()?;
+    let done = move |hello: &Hello,
                      qemu_version: Option<String>,
                      result: Result<(), crate::vm::TemplateError>| {
-        let about = About {
-            arch,
-            qemu_version: qemu_version.unwrap_or_default(),
-            hello: hello.clone(),
-            made_of,
-        };
+        let about = about(arch, made_of, hello, qemu_version);
         let published = result
             .map_err(|error| chain(&error))
             .and_then(|()| pending.publish(about).map_err(|error| chain(&error)));

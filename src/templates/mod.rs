@@ -319,6 +319,14 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Other handles to its memory and its state, which outlive their names.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn files(&self) -> io::Result<(File, File)> {
+        Ok((self.memory.try_clone()?, self.state.try_clone()?))
+    }
+
     /// What it will be found by.
     pub fn key(&self) -> &Key {
         &self.key

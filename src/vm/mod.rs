@@ -23,6 +23,7 @@ mod http;
 pub mod lines;
 mod link;
 mod machine;
+mod priority;
 mod process;
 mod pump;
 mod qmp;
@@ -53,6 +54,7 @@ pub use host_load::HostLoad;
 #[cfg(feature = "http")]
 pub use http::{HttpHandler, ServeHttp};
 pub use link::InterVm;
+pub(crate) use priority::Priority;
 pub(crate) use read_line::excerpt;
 pub use resources::{EventConsumer, Resources};
 pub use runtime::BlockingRuntime;

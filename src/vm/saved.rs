@@ -18,6 +18,15 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// An empty one, in memory and without a name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn nameless(hello: &Hello) -> io::Result<Saved> {
+        let Files { memory, state } = Files::new(0)?;
+        Ok(Saved { memory, state, hello: hello.clone() })
+    }
+
     /// Another handle to the same guest.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{SeekFrom, seek};
 use serde_json::{Value, json};
-use vmtest_guest::proto::{self, Fresh, Hello, Request};
+use vmtest_guest::proto::{self, Bytes, Exec, Fresh, Hello, Request};
 
 use super::guest::{Guest, GuestError, Link};
 use super::machine::{Given, Machine};
@@ -59,7 +59,7 @@ pub enum TemplateError {
     /// QEMU refused.
     #[error("QEMU cannot {what} the guest")]
     Qemu {
-        /// `save` or `resume`.
+        /// `save`, `resume`, `stop` or `wake`.
         what: &'static str,
         /// In its own words.
         #[source]
@@ -99,6 +99,7 @@ impl Guest {
         let monitor = &vm.monitor;
         // When it answers it has sent all it had to say, and waits for the next request; a moment later
         // its kernel waits, too, and has stopped its tick.
+        self.exercise().await?;
         self.settle().await?;
         tokio::time::sleep(IDLE).await;
         let failed = |source| TemplateError::Qemu { what: "save", source };
@@ -122,6 +123,45 @@ impl Guest {
         let goes_on = monitor.execute("cont", Value::Null).await.map_err(failed);
         monitor.stops_are_unexpected();
         saved.and(goes_on.map(drop))
+    }
+}
+
+impl Guest {
+    /// Stops the guest's processors: from now on it takes no processor time, and hears nothing until
+    /// [`Guest::wake`].
+    ///
+    /// # Errors
+    /// [`TemplateError::Qemu`].
+    pub async fn park(&self) -> Result<(), TemplateError> {
+        let monitor = &self.vm().monitor;
+        monitor.stops_are_ours();
+        let stopped = monitor.execute("stop", Value::Null).await;
+        stopped.map(drop).map_err(|source| TemplateError::Qemu { what: "stop", source })
+    }
+
+    /// Has a parked guest go on, with the time of now and new random numbers.
+    ///
+    /// # Errors
+    /// [`TemplateError`], when QEMU or the guest does not answer.
+    pub async fn wake(&self) -> Result<(), TemplateError> {
+        let monitor = &self.vm().monitor;
+        let going = monitor.execute("cont", Value::Null).await;
+        monitor.stops_are_unexpected();
+        going.map_err(|source| TemplateError::Qemu { what: "wake", source })?;
+        let fresh = fresh()?;
+        self.link().call(|id| Request::Resumed { id, fresh }).await?;
+        Ok(())
+    }
+
+    /// Runs a command that does nothing, so that the kernel has been on the whole way once: pages, caches
+    /// and slabs that the first command of each guest would have to wait for are there. A guest that has
+    /// no such command is none the worse for it.
+    pub(crate) async fn exercise(&self) -> Result<(), GuestError> {
+        let nothing = Exec { argv: vec![Bytes::from("true")], ..Exec::default() };
+        match self.output(nothing).await {
+            Ok(_) | Err(GuestError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -97,6 +97,18 @@ pub enum End {
 }
 
 impl Vm {
+    /// Asks QEMU's monitor: a command of QMP with its arguments, and what it answers.
+    ///
+    /// # Errors
+    /// QEMU's own words when it refuses; that it is gone; that it did not answer in time.
+    pub async fn qmp(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+    ) -> io::Result<serde_json::Value> {
+        self.monitor.execute(command, arguments).await
+    }
+
     /// Starts QEMU. Returns when it is a process, not when the guest has booted.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod library;
 mod messages;
 mod odd_files;
 mod parity;
+mod pool;
 mod programs;
 mod public;
 mod runner;

@@ -297,7 +297,7 @@ fn a_guest_that_has_to_boot_boots_and_says_why() {
     assert_eq!(cold["warm"]["state"], "cold");
     assert!(cold["warm"]["reason"].as_str().unwrap().contains("read-only directory"), "{cold}");
     let done = run(cache.path(), Arch::Amd64).args([&ro_dir, "--warm=on", "--", "true"]).run();
-    done.code(69).says("`--warm on` is asked for").says("read-only directory");
+    done.code(69).says("a saved guest is asked for").says("read-only directory");
     run(cache.path(), Arch::Amd64).args(["--warm=off", "--", "true"]).run().code(0);
     assert_eq!(state(cache.path()), "cold");
     assert!(!cache.path().join("templates").exists());

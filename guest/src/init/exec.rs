@@ -4,7 +4,7 @@ use super::diagnose;
 use super::failure::Failure;
 use super::job::{Inlet, Job, Outlet, Sink};
 use crate::commands::power_off_after::UNDER_HOST;
-use crate::sys::{Controlling, in_own_session};
+use crate::sys::{self, Controlling, in_own_session};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use vmtest_guest::proto::frame::Kind;
 use vmtest_guest::proto::{self, WindowSize};
@@ -47,21 +47,28 @@ pub(crate) fn start(id: u32, exec: &proto::Exec) -> Result<Job, Failure> {
     let mut command = prepare(exec)?;
     let name = exec.argv[0].as_os_str();
     let program = PathBuf::from(command.get_program());
-    let streams = match exec.tty {
-        Some(size) => on_terminal(&mut command, name, size),
-        None => on_pipes(&mut command, name, exec.stdin),
+    let no_streams = |error| Failure::of("cannot make the command's streams", &error);
+    let (ends, pid) = match exec.tty {
+        Some(size) => {
+            let ends = on_terminal(&mut command, name, size).map_err(no_streams)?;
+            (ends, command.spawn().map(|child| Pid::from_child(&child)))
+        }
+        None => {
+            let (ends, [stdin, stdout, stderr]) = on_pipes(exec.stdin).map_err(no_streams)?;
+            let streams = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+            (ends, sys::spawn(&command, name, streams))
+        }
     };
-    let Ends { terminal, stdout, stderr, sink } =
-        streams.map_err(|error| Failure::of("cannot make the command's streams", &error))?;
-    let child = command.spawn().map_err(|error| {
+    let pid = pid.map_err(|error| {
         let cwd = command.get_current_dir().unwrap_or(Path::new("/"));
         Failure { text: diagnose::exec_error(&program, cwd, &error), errno: error.raw_os_error() }
     })?;
     // The command has its own copies; ours would keep the streams open forever.
     drop(command);
+    let Ends { terminal, stdout, stderr, sink } = ends;
     Ok(Job {
         id,
-        pid: Pid::from_child(&child),
+        pid,
         status: None,
         outlets: [
             Outlet::new(Kind::Stdout, Some(stdout), terminal.is_some()),
@@ -94,24 +101,21 @@ fn on_terminal(command: &mut Command, name: &OsStr, size: WindowSize) -> io::Res
     })
 }
 
-fn on_pipes(command: &mut Command, name: &OsStr, stdin: bool) -> io::Result<Ends> {
-    let (stdout, write) = one_way()?;
-    command.stdout(write);
-    let (stderr, write) = one_way()?;
-    command.stderr(write);
+/// Our ends, and those of the command: stdin, stdout, stderr.
+fn on_pipes(stdin: bool) -> io::Result<(Ends, [OwnedFd; 3])> {
+    let (stdout, to_stdout) = one_way()?;
+    let (stderr, to_stderr) = one_way()?;
     set_nonblocking(&stdout)?;
     set_nonblocking(&stderr)?;
-    let mut sink = None;
-    if stdin {
+    let (from_stdin, sink) = if stdin {
         let (read, write) = one_way()?;
         set_nonblocking(&write)?;
-        command.stdin(read);
-        sink = Some(Sink::Pipe(File::from(write)));
+        (read, Some(Sink::Pipe(File::from(write))))
     } else {
-        command.stdin(Stdio::null());
-    }
-    in_own_session(command, name, Controlling::None)?;
-    Ok(Ends { terminal: None, stdout: File::from(stdout), stderr: Some(File::from(stderr)), sink })
+        (File::open("/dev/null")?.into(), None)
+    };
+    let (stdout, stderr) = (File::from(stdout), Some(File::from(stderr)));
+    Ok((Ends { terminal: None, stdout, stderr, sink }, [from_stdin, to_stdout, to_stderr]))
 }
 
 /// The environment of a command: what the kernel gave us from its command line (`VMTEST_…`, and

@@ -245,6 +245,11 @@ impl Guest {
         }
     }
 
+    /// The way to its agent.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// To ask from elsewhere whether it lives.
     pub(super) fn probe(&self) -> Probe {
         Probe(self.link.clone())

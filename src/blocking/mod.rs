@@ -18,6 +18,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod template;
+
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
@@ -35,6 +37,8 @@ use crate::vm::{
     BlockingRuntime, Cursor, End, EventChannel, EventError, Exited, ExpectError, GuestError,
     Output, Pattern, Signal, Streams, WaitError,
 };
+
+pub use template::{Original, Pool, Template};
 
 /// How long dropping a machine may wait for QEMU, which is killed.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
