@@ -45,7 +45,7 @@ pub enum DebugFilesError {
 }
 
 impl DebugFilesError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             DebugFilesError::Read { .. } => {

@@ -60,6 +60,7 @@ pub struct RunRecord {
 
 /// Which kernel was booted.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct KernelIdentity {
     /// Where it is; firmware boots one that has no path.
     pub path: Option<PathBuf>,
@@ -69,6 +70,7 @@ pub struct KernelIdentity {
 
 /// Which image was booted.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct ImageIdentity {
     /// Where it is; an image made for the run has no path.
     pub path: Option<PathBuf>,

@@ -48,7 +48,7 @@ pub enum RunDirError {
 }
 
 impl RunDirError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> String {
         match self {
             RunDirError::Name { .. } => format!(

@@ -109,7 +109,7 @@ pub struct PatternError {
 }
 
 impl PatternError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> &'static str {
         match *self.source {
             regex::Error::CompiledTooBig(_) => "repeat less: a pattern takes at most 10 MB",

@@ -1,6 +1,6 @@
 //! Go test programs (`go test -c`) in a guest, one result for each test.
 //!
-//! The guest's `gouinit` runs them as the reference's does and turns their output into the events of
+//! The guest's `gouinit` runs them as that of the Go package `hugelgupf/vmtest` does and turns their output into the events of
 //! `go test -json` (`go doc test2json`), which land on a share.
 
 use std::path::PathBuf;

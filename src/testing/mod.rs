@@ -41,7 +41,7 @@ pub use results::{ProgramsError, Report, end_of};
 /// since its first line.
 ///
 /// # Panics
-/// When the machine cannot be started, with the reason and how to mend it.
+/// When the machine cannot be started, with the reason and how to fix it.
 #[track_caller]
 pub fn start_for_test(name: &str, arch: Arch, configurator: impl Configure) -> TestVm {
     let printer = default_print(name, |line: &str| println!("{line}"));
@@ -51,7 +51,7 @@ pub fn start_for_test(name: &str, arch: Arch, configurator: impl Configure) -> T
     }
 }
 
-/// An error with its causes, and how to mend it.
+/// An error with its causes, and how to fix it.
 fn explained(error: &session::Error) -> String {
     let mut text = crate::causes::chain(error);
     if let Some(hint) = error.hint() {

@@ -102,6 +102,7 @@ impl From<Guest> for Start {
 
 /// What happened.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// How it ended.
     pub verdict: Verdict,
@@ -141,6 +142,7 @@ impl Default for Outcome {
 
 /// How long the parts of a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Phases {
     /// From QEMU's start to the guest's hello.
     pub boot: Option<Duration>,

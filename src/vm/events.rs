@@ -1,6 +1,6 @@
 //! Event channels: typed records from the guest, in order, none lost.
 //!
-//! The wire format is the reference's ([`vmtest_guest::proto::event`]): one JSON object a line and a
+//! The wire format is that of the Go package `hugelgupf/vmtest` ([`vmtest_guest::proto::event`]): one JSON object a line and a
 //! last line that says that all were sent. A consumer that does not keep up slows the guest down.
 
 use std::fs::File;

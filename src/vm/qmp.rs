@@ -166,7 +166,7 @@ async fn converse(
                     });
                 }
             }
-            // One at a time: QEMU 10.0 was seen to leave a second command unread for ever.
+            // One at a time: QEMU 10.0 was seen to leave a second command unread forever.
             request = requests.recv(), if waiting.is_none() => {
                 let Some((request, reply)) = request else { return };
                 waiting = Some(reply);

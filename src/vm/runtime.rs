@@ -42,7 +42,7 @@ impl BlockingRuntime {
 
 impl Drop for BlockingRuntime {
     fn drop(&mut self) {
-        // Waiting for its threads could last for ever, and is forbidden inside of a runtime.
+        // Waiting for its threads could last forever, and is forbidden inside of a runtime.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

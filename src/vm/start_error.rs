@@ -48,7 +48,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             StartError::NoQemu { .. } => Some(

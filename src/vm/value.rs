@@ -34,6 +34,7 @@ const CONSOLE_GRACE: Duration = Duration::from_secs(1);
 ///
 /// Dropped, it kills QEMU and everything QEMU started.
 #[derive(Debug)]
+#[must_use = "dropped, it kills QEMU"]
 pub struct Vm {
     pub(super) plan: Plan,
     pub(super) process: Process,

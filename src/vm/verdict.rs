@@ -68,7 +68,7 @@ pub enum Verdict {
     CouldNotStart {
         /// What failed on which object, and why.
         error: String,
-        /// How to mend it.
+        /// How to fix it.
         hint: Option<String>,
     },
     /// The user ended the run.

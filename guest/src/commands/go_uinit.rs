@@ -247,7 +247,7 @@ fn run_and_convert(
                     pass(asides.pop_front().map_or_else(Vec::new, |line| converter.aside(&line)));
                 }
             }
-            // What it left running may keep stderr for ever.
+            // What it left running may keep stderr forever.
             Ok(Piece::OutEnd) => until = until.min(Instant::now() + GRACE),
             Ok(Piece::ErrEnd) => {}
             Err(RecvTimeoutError::Timeout) if verdict.is_none() && is_running(&mut child) => {

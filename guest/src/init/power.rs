@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Writes everything back and powers off.
 ///
-/// Without ACPI an x86 kernel cannot power off and would halt instead, for ever; then it restarts,
+/// Without ACPI an x86 kernel cannot power off and would halt instead, forever; then it restarts,
 /// which ends a QEMU with `-no-reboot` as well.
 pub(crate) fn off() -> ! {
     rustix::fs::sync();

@@ -407,7 +407,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Event channels: the reference's wire format, so that guests and hosts written for it work.
+/// Event channels: the wire format of the Go package `hugelgupf/vmtest`, so that guests and hosts written for it work.
 ///
 /// One JSON object a line, `{"hugelgupf_vmtest_guest_action":"guestevent","Actual":…}`, and a last
 /// one, `{"hugelgupf_vmtest_guest_action":"done"}`.

@@ -56,7 +56,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// How to mend it.
+    /// How to fix it.
     pub fn hint(&self) -> &'static str {
         match self {
             ImageError::Elf(_) => {

@@ -59,6 +59,7 @@ pub struct NotReady {
 
 /// A guest that is ready.
 #[derive(Debug)]
+#[must_use = "dropped, it kills QEMU"]
 pub struct Guest {
     vm: Vm,
     link: Link,
@@ -316,6 +317,7 @@ pub struct Running {
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Exited {
     /// Its status.
     pub status: ExitStatus,
@@ -329,6 +331,7 @@ pub struct Exited {
 
 /// A command that has ended, with what it wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Output {
     /// Its status.
     pub status: ExitStatus,
@@ -340,6 +343,7 @@ pub struct Output {
 
 /// A stream that did not reach its writer whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Incomplete {
     /// `stdout` or `stderr`.
     pub stream: &'static str,

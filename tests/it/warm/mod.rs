@@ -1,5 +1,7 @@
 //! Warm start: real guests of all five architectures, saved and resumed.
 
+mod faults;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
