@@ -21,6 +21,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.toml
       ../Cargo.lock
       ../guest
+      ../macros
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;

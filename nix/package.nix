@@ -14,6 +14,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.lock
       ../src
       ../guest
+      ../macros
       ../benches
       # a part of the library's documentation
       ../docs/life-cycle.txt

@@ -45,6 +45,33 @@ pub mod testing;
 pub mod vfat;
 pub mod vm;
 
+/// A Rust test whose body runs in a guest, under `cargo test` and cargo-nextest, without a runner.
+///
+/// ```
+/// #[vmtest::test(memory = "256M", cpus = 2)]
+/// fn has_two_processors() -> std::io::Result<()> {
+///     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
+///     assert_eq!(cpuinfo.matches("processor").count(), 2);
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// On the host the test starts a guest ([`testing::guest`]), or has a saved one go on, and there the test program
+/// runs this test alone. Its output and its panic are the test's own. Where the test program is in a guest already,
+/// because `vmtest runner` runs it, the body runs there. A test returns `()` or a `Result` of it.
+///
+/// | argument | means |
+/// |---|---|
+/// | `arch = "riscv64"` | the architecture that the test program has to be of; default: its own |
+/// | `kernel = "FILE"`, `"@NAME"` | as `--kernel` |
+/// | `memory = "1G"` | default 512M |
+/// | `cpus = 2` | default 1 |
+/// | `timeout = "30s"` | for the whole run, from QEMU's start; default as `--timeout` |
+/// | `cmdline = "…"` | for the kernel |
+/// | `net = "user"` | as `--net`; default none |
+pub use vmtest_macros::test;
+
 /// Types of other crates that are in public signatures.
 pub use regex;
 #[cfg(feature = "http")]

@@ -19,6 +19,7 @@
 //! `VMTEST_REQUIRE=1` turns every skip into a failure, for machines that must run all.
 
 pub mod go;
+pub mod guest;
 pub mod libtest;
 mod results;
 pub mod script;

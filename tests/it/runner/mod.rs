@@ -1,5 +1,6 @@
 //! `vmtest runner`: programs that tools of others hand over, and what they expect of it.
 
+mod attribute;
 mod contract;
 
 mod docs;
