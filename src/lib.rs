@@ -25,6 +25,7 @@ pub mod duration;
 mod environment;
 pub mod fields;
 pub mod formats;
+pub mod hang_report;
 pub mod initramfs;
 pub mod named_file;
 mod net;

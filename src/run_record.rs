@@ -14,6 +14,7 @@ use crate::accel::AccelChoice;
 use crate::arch::Arch;
 use crate::coverage::Collected;
 use crate::diagnosis::{Judged, Ruled};
+use crate::hang_report::HangReport;
 use crate::plan::{Plan, Spelling};
 use crate::vm::{KernelCounters, Outcome, Phases, Verdict};
 
@@ -50,6 +51,8 @@ pub struct RunRecord {
     pub artifacts: Vec<(&'static str, PathBuf)>,
     /// The console's last lines.
     pub console_tail: Vec<String>,
+    /// What was found in a guest that hangs or took too long.
+    pub hang: Option<Box<HangReport>>,
     /// The kernel's reports of its faults, with files and lines where they are known.
     pub splats: Judged,
     /// What was collected of the run's coverage, and where.
@@ -128,6 +131,7 @@ pub(crate) fn facts(
         accel: accel.clone(),
         artifacts: Vec::new(),
         console_tail: Vec::new(),
+        hang: None,
         splats: Judged::default(),
         coverage: None,
         coverage_lost: None,
@@ -214,6 +218,7 @@ pub fn to_json(record: &RunRecord) -> Value {
                 _ => None,
             },
         })),
+        "hang": context.hang.as_ref().map(|hang| hang.to_json()),
         "splats": splats(&context.splats),
         "host": {
             "qemu_ran_secs": outcome.host_load.ran.as_secs_f64(),

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vmtest::configure::{Configure, with_splats, with_vmlinux};
+use vmtest::configure::{Configure, with_hang_after, with_splats, with_vmlinux};
 use vmtest::diagnosis::{Kind, Mode, Splat};
 use vmtest::run_record::RunRecord;
-use vmtest::vm::Verdict;
+use vmtest::vm::{HangAfter, Verdict};
 
 use super::error::Failure;
 use super::gate::GateArgs;
@@ -26,6 +26,10 @@ pub(crate) struct DiagnosisArgs {
     /// they are shown, nothing. Default: warn
     #[arg(long, value_name = "fail|warn|off", value_parser = text(Mode::parse), help_heading = "Splats")]
     splats: Option<Mode>,
+    /// A guest from which nothing has come for this time is looked at, whether it hangs; then one that only
+    /// does nothing hangs, too. Default: 1m with KVM, 3m emulated, and doing nothing is no hang
+    #[arg(long, value_name = "D|off", value_parser = text(HangAfter::parse), help_heading = "Limits")]
+    hang_after: Option<HangAfter>,
     #[command(flatten)]
     lists: GateArgs,
     /// The kernel's vmlinux with debug information: its traces get files and lines. Default: that of the
@@ -37,9 +41,10 @@ pub(crate) struct DiagnosisArgs {
 impl DiagnosisArgs {
     /// What the flags mean for the machine; reads the files that they name.
     pub(crate) fn configurator(&self) -> Result<impl Configure + use<>, Failure> {
-        let DiagnosisArgs { splats, lists, vmlinux } = self;
+        let DiagnosisArgs { splats, hang_after, lists, vmlinux } = self;
         let gate = lists.gate(splats.unwrap_or(Mode::Warn))?;
-        Ok((with_splats(gate), vmlinux.clone().map(with_vmlinux)))
+        let vmlinux = vmlinux.clone().map(with_vmlinux);
+        Ok((with_splats(gate), hang_after.map(with_hang_after), vmlinux))
     }
 }
 
@@ -49,6 +54,22 @@ pub(crate) fn aside(record: &RunRecord) -> String {
         0 => String::new(),
         1 => ", and its kernel reported a fault".into(),
         count => format!(", and its kernel reported {count} faults"),
+    }
+}
+
+/// Whether what was found says more than the console's last lines, which are from the boot then.
+pub(crate) fn explains(record: &RunRecord) -> bool {
+    record.outcome.hello.is_some()
+        && record.hang.as_ref().is_some_and(|hang| !hang.stacks.processors.is_empty())
+}
+
+/// Says what was found in a guest that hangs or took too long.
+pub(crate) fn say_hang(record: &RunRecord) {
+    let Some(hang) = &record.hang else { return };
+    let lines = hang.lines();
+    if !lines.is_empty() {
+        ui::note(&format!("what was found {}:", hang.evidence.stage.text()));
+        ui::excerpt(&lines);
     }
 }
 

@@ -51,6 +51,7 @@ Exit codes:
   69     could not start: missing or unusable kernel, QEMU, file; or output could not be delivered
   70     the guest's kernel panicked, or its init died
   71     QEMU died or the guest was lost
+  72     the guest hangs (--hang-after)
   73     the kernel reported a fault, and all else passed (--splats fail)
   124    timed out (the message says which limit)
   130    interrupted

@@ -276,6 +276,7 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
         return;
     }
     ui::failed(&format!("{verdict} ({took})"));
+    diagnosis::say_hang(record);
     // The command's own failure explains itself; everything else is explained by the console.
     if !matches!(
         verdict,
@@ -284,7 +285,7 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
             | Verdict::KernelFault { .. }
             | Verdict::Interrupted { .. }
     ) {
-        if !seen_console && !record.console_tail.is_empty() {
+        if !seen_console && !record.console_tail.is_empty() && !diagnosis::explains(record) {
             ui::note(match verdict {
                 Verdict::Panicked { .. } => "the console around the panic:",
                 _ => "the console's last lines:",

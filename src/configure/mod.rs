@@ -47,7 +47,7 @@ use crate::fields::{self, BadValue};
 use crate::initramfs::ImageSpec;
 use crate::options::{Options, WarmMode};
 use crate::plan::TagError;
-use crate::vm::{BoxError, Resources};
+use crate::vm::{BoxError, HangAfter, Resources};
 
 pub use crate::options::ParseQemuCommandError;
 pub use combine::{Boxed, Configure, all, by_arch, if_arch, if_not_arch};
@@ -103,6 +103,8 @@ pub struct Config {
     pub vmlinux: Option<PathBuf>,
     /// A directory that keeps console, streams and `run.json` of the run. Default: none.
     pub artifacts: Option<PathBuf>,
+    /// When a silent guest is looked at, whether it hangs. Default: after 1 min with KVM, 3 min emulated.
+    pub hang_after: Option<HangAfter>,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
     pub boot_timeout: Option<Duration>,
     /// What the machine gets besides its plan.
@@ -185,6 +187,7 @@ impl Config {
             image: Vec::new(),
             default_firmware: false,
             boot_timeout: None,
+            hang_after: None,
             coverage: None,
             coverage_name: None,
             warm: None,

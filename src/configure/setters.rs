@@ -21,7 +21,7 @@ use crate::qemu::{
     P9Share, ReadOnlyDir, UserNet,
 };
 use crate::vm::lines::{self, LinePrinter};
-use crate::vm::{BoxError, CancelToken, Resources, Sink, Task};
+use crate::vm::{BoxError, CancelToken, HangAfter, Resources, Sink, Task};
 
 /// Changes the options directly, where there is no configurator for it: memory, processors, …
 pub fn options(change: impl FnOnce(&mut Options)) -> impl Configure {
@@ -408,6 +408,12 @@ pub fn with_splats(gate: Gate) -> impl Configure {
 pub fn with_vmlinux(file: impl Into<PathBuf>) -> impl Configure {
     let file = file.into();
     config(|config| config.vmlinux = Some(file))
+}
+
+/// Says when a silent guest is looked at, whether it hangs (`docs/hangs.md`). Default: after 1 min with KVM,
+/// 3 min emulated, and one that only does nothing does not hang then. (`--hang-after`)
+pub fn with_hang_after(after: HangAfter) -> impl Configure {
+    config(move |config| config.hang_after = Some(after))
 }
 
 /// Takes kernel modules from this directory, `…/lib/modules/RELEASE`. (`--modules`)

@@ -21,7 +21,9 @@ mod open;
 mod patterns;
 pub mod prefix;
 mod reader;
+pub mod registers;
 mod splat;
+pub mod stacks;
 #[cfg(feature = "symbols")]
 pub mod symbols;
 mod taint;
@@ -36,4 +38,5 @@ pub use gate::{Gate, Judged, Mode, Ruled, Ruling};
 pub use kind::Kind;
 pub use reader::Reader;
 pub use splat::{Corruption, MAX_LINES, Position, Splat, Task, Trace};
+pub use stacks::Stacks;
 pub use taint::Taint;

@@ -81,6 +81,11 @@ impl Reader {
         !self.state.open.is_empty()
     }
 
+    /// The kinds of the reports that have begun and not yet ended: a kernel that hangs says no more.
+    pub fn reading(&self) -> impl Iterator<Item = Kind> {
+        self.state.open.iter().map(|open| open.head.kind)
+    }
+
     /// What the kernel was tainted with, as far as its reports said.
     pub fn taint(&self) -> Taint {
         self.state.taint

@@ -208,6 +208,12 @@ impl Plan {
         &self.optional_modules
     }
 
+    /// The id of the console in QEMU.
+    pub(crate) fn console_chardev(&self) -> Option<&str> {
+        let console = |channel: &&Channel| channel.kind == ChannelKind::Console;
+        self.channels.iter().find(console).map(|channel| channel.id.as_str())
+    }
+
     /// What the agent mounts before the command runs.
     pub fn mounts(&self) -> &[proto::Mount] {
         &self.mounts

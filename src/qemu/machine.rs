@@ -143,6 +143,9 @@ impl Machine {
         if self.kernel_log == KernelLog::Quiet {
             planner.kernel("loglevel=5")?;
         }
+        // The console's keys that print stacks: a distribution's kernel allows only some of them. With
+        // `=`, a kernel without them gives it to init as a variable, not as an argument.
+        planner.kernel("sysrq_always_enabled=1")?;
         // The self-tests of the kernel's cipher modules take some 100 ms emulated.
         planner.kernel("cryptomgr.notests")?;
         if arch.is_x86() && self.accel == Accel::Tcg {

@@ -9,7 +9,7 @@ use super::Error;
 use crate::run_record::{self, RunRecord};
 
 /// What an earlier run may have left, and not every run writes.
-const LEFT_OVER: [&str; 2] = ["run.json", "splats.json"];
+const LEFT_OVER: [&str; 5] = ["run.json", "splats.json", "hang.txt", "stacks.txt", "registers.txt"];
 
 /// A run's directory of artifacts, or none.
 pub(super) struct Artifacts {
@@ -75,6 +75,16 @@ impl Artifacts {
         serde_json::to_string_pretty(value)
             .map_err(io::Error::other)
             .and_then(|text| write_whole(dir, &path, format!("{text}\n").as_bytes()))
+            .map_err(|source| cannot("write", &path, source))?;
+        self.kept.push((what, path));
+        Ok(())
+    }
+
+    /// Writes a text, if files are kept: whole or not at all.
+    pub(super) fn text(&mut self, what: &'static str, name: &str, text: &str) -> Result<(), Error> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let path = dir.join(name);
+        write_whole(dir, &path, text.as_bytes())
             .map_err(|source| cannot("write", &path, source))?;
         self.kept.push((what, path));
         Ok(())

@@ -12,12 +12,14 @@ use super::artifacts::Artifacts;
 use super::events::EventFiles;
 use super::image::{Planned, Remarks};
 use super::symbols::Symbols;
+use super::tail::Tail;
 use super::warm::{self, Choice, RESUME_LIMIT};
 use super::{Error, Prepared};
 use crate::assets;
 use crate::causes::chain;
 use crate::coverage::record;
 use crate::diagnosis::{Gate, Judged, Kind, Mode};
+use crate::hang_report::HangReport;
 use crate::initramfs::Hash;
 use crate::plan::Spelling;
 use crate::run_record::{self, Origin, RunRecord};
@@ -91,10 +93,11 @@ impl Prepared {
         if let Some(file) = artifacts.file("console", "console.log")? {
             self.resources.console_sinks.push(Box::new(file) as Sink);
         }
+        let tails = [Tail::default(), Tail::default()];
         let streams = Streams {
             stdin: conduct.streams.stdin,
-            stdout: artifacts.tee("stdout", conduct.streams.stdout)?,
-            stderr: artifacts.tee("stderr", conduct.streams.stderr)?,
+            stdout: tails[0].before(artifacts.tee("stdout", conduct.streams.stdout)?),
+            stderr: tails[1].before(artifacts.tee("stderr", conduct.streams.stderr)?),
         };
         let starting = || observe(Progress::Starting);
         let mut ready = self.get_ready(conduct.terminal, interrupt.as_mut(), &starting).await?;
@@ -125,10 +128,19 @@ impl Prepared {
         let panicked = matches!(outcome.verdict, Verdict::Panicked { .. });
         splats.retain(|splat| splat.kind != Kind::Panic || panicked);
         let mut splats = gate.judge(splats, more);
+        let mut said = console.transcript();
+        said.truncate(outcome.evidence.as_ref().map_or(said.len(), |found| found.console_bytes));
+        let mut finder = symbols.open();
         if let Some(busy) = outcome.host_load.complaint() {
             splats.excuse_hangs(&busy);
         }
-        for text in symbols.decode(&mut splats) {
+        splats.reports.iter_mut().for_each(|report| finder.decode(&mut report.splat));
+        let last_lines = tails.map(|tail| tail.lines(TAIL_LINES));
+        let found = outcome.evidence.take();
+        let hang = found.map(|found| {
+            Box::new(HangReport::of(*found, last_lines, |text| finder.decode_text(text)))
+        });
+        for text in finder.take_remarks() {
             tell(&text);
             outcome.notices.push(text);
         }
@@ -142,9 +154,11 @@ impl Prepared {
             qemu_version: version.borrow().clone(),
             console_tail: match outcome.verdict {
                 Verdict::Panicked { .. } => console.panic_lines(TAIL_LINES),
-                _ => console.last_lines(TAIL_LINES),
+                // Behind that stands what was asked for.
+                _ => vm::last_lines(&said, TAIL_LINES),
             },
             splats,
+            hang,
             coverage: collected,
             coverage_lost: lost,
             origin: Some(origin.lock().unwrap_or_else(PoisonError::into_inner).clone()),
@@ -157,6 +171,11 @@ impl Prepared {
         }
         if !record.splats.reports.is_empty() {
             artifacts.json("splats", "splats.json", &record.splats)?;
+        }
+        if let Some(hang) = &record.hang {
+            for (what, name, text) in hang.files(&record.outcome.verdict) {
+                artifacts.text(what, name, &text)?;
+            }
         }
         artifacts.finish(&mut record)?;
         Ok(Conducted { record, console, cmdline })
@@ -242,6 +261,8 @@ impl Prepared {
             save,
             boot_limit: self.boot_limit,
             run_limit: terminal.is_none().then_some(self.run_limit),
+            // Who sits before it sees for themselves.
+            hang: self.hang_limit.filter(|_| terminal.is_none()),
         }
     }
 

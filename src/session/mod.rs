@@ -14,6 +14,7 @@ mod front;
 mod image;
 mod kernel;
 mod symbols;
+mod tail;
 mod template;
 mod warm;
 mod wish;
@@ -33,7 +34,7 @@ use crate::plan::{Need, Plan};
 use crate::qemu::{AgentPort, EventPort, Firmware};
 use crate::run_record::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
-use crate::vm::{Resources, Vm};
+use crate::vm::{HangLimit, Resources, Vm};
 use image::{Files, Planned, Remarks};
 use kernel::{FoundKernel, readable};
 use symbols::Symbols;
@@ -79,6 +80,8 @@ pub struct Prepared {
     pub boot_limit: Duration,
     /// The whole run. Default: `VMTEST_TIMEOUT`, else 5 min with KVM, 15 min emulated.
     pub run_limit: Duration,
+    /// When a silent guest is looked at; `None` for never. Default: after 1 min with KVM, 3 min emulated.
+    pub hang_limit: Option<HangLimit>,
     /// The guest's memory.
     pub memory_bytes: u64,
     /// Remarks of the image's builder.
@@ -150,6 +153,7 @@ fn prepare_from(
         image: parts,
         default_firmware,
         boot_timeout,
+        hang_after,
         coverage,
         coverage_name,
         warm,
@@ -221,6 +225,7 @@ fn prepare_from(
         _ => initramfs.as_deref().map(given_image),
     };
     let (default_boot, default_run) = default_limits(accel.accel);
+    let hang_limit = HangLimit::of(hang_after, accel.accel);
     let symbols = Symbols::of(vmlinux, kernel.as_ref())?;
     let kernel =
         kernel.map(|kernel| KernelIdentity { path: Some(kernel.path), sha256: kernel.sha256 });
@@ -232,6 +237,7 @@ fn prepare_from(
         exec,
         boot_limit: boot_timeout.unwrap_or(default_boot),
         run_limit: options.timeout.unwrap_or(default_run),
+        hang_limit,
         memory_bytes: options.memory_mib << 20,
         notices: Vec::new(),
         resources,

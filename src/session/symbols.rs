@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::error::Error;
 use super::kernel::{FoundKernel, readable};
-use crate::diagnosis::gate::Judged;
+use crate::diagnosis::Splat;
 
 /// Where files and lines would come from. Nothing is read before there is a trace.
 #[derive(Clone, Debug, Default)]
@@ -34,34 +34,84 @@ impl Symbols {
         })
     }
 
-    /// Puts files and lines into the traces of reports. Says what a person should know of that.
+    /// Whoever finds files and lines. Reads nothing before it is asked.
+    pub(super) fn open(&self) -> Finder {
+        Finder { symbols: self.clone(), files: Files::Unread, remarks: Vec::new() }
+    }
+}
+
+/// Finds files and lines, where there is debug information.
+pub(super) struct Finder {
+    symbols: Symbols,
+    files: Files,
+    remarks: Vec<String>,
+}
+
+enum Files {
+    Unread,
     #[cfg(feature = "symbols")]
-    pub(super) fn decode(&self, judged: &mut Judged) -> Vec<String> {
-        use crate::causes::chain;
-        use crate::debug_files::DebugFiles;
-        let Some(vmlinux) = self.vmlinux.as_ref().filter(|_| !judged.reports.is_empty()) else {
-            return Vec::new();
-        };
-        match DebugFiles::open(vmlinux, self.modules.as_deref()) {
-            Ok(mut files) => {
-                for report in &mut judged.reports {
-                    files.decode(&mut report.splat);
-                }
-                files.take_remarks()
-            }
-            Err(error) => vec![format!("no files and lines in the traces: {}", chain(&error))],
+    Read(Box<crate::debug_files::DebugFiles>),
+    None,
+}
+
+impl Finder {
+    /// Puts files and lines into a report.
+    pub(super) fn decode(&mut self, splat: &mut Splat) {
+        self.read();
+        #[cfg(feature = "symbols")]
+        if let Files::Read(files) = &mut self.files {
+            files.decode(splat);
         }
+        #[cfg(not(feature = "symbols"))]
+        let _ = splat;
     }
 
-    /// As above, where nothing can be decoded.
-    #[cfg(not(feature = "symbols"))]
-    pub(super) fn decode(&self, judged: &mut Judged) -> Vec<String> {
-        match (&self.vmlinux, judged.reports.is_empty()) {
-            (Some(_), false) => vec![
-                "no files and lines in the traces: vmtest was built without its feature `symbols`"
-                    .to_owned(),
-            ],
-            _ => Vec::new(),
+    /// Puts files and lines into lines of the console.
+    pub(super) fn decode_text(&mut self, text: &str) -> String {
+        self.read();
+        #[cfg(feature = "symbols")]
+        if let Files::Read(files) = &mut self.files {
+            let decoded: Vec<String> =
+                text.lines().flat_map(|line| files.decode_line(line)).collect();
+            return decoded.join("\n");
         }
+        text.to_owned()
+    }
+
+    /// What a person should know.
+    pub(super) fn take_remarks(&mut self) -> Vec<String> {
+        #[cfg(feature = "symbols")]
+        if let Files::Read(files) = &mut self.files {
+            self.remarks.extend(files.take_remarks());
+        }
+        std::mem::take(&mut self.remarks)
+    }
+
+    #[cfg(feature = "symbols")]
+    fn read(&mut self) {
+        use crate::debug_files::DebugFiles;
+        if !matches!(self.files, Files::Unread) {
+            return;
+        }
+        let opened = self.symbols.vmlinux.as_ref();
+        let opened = opened.map(|path| DebugFiles::open(path, self.symbols.modules.as_deref()));
+        self.files = match opened {
+            None => Files::None,
+            Some(Ok(files)) => Files::Read(Box::new(files)),
+            Some(Err(error)) => {
+                let why = crate::causes::chain(&error);
+                self.remarks.push(format!("no files and lines in the traces: {why}"));
+                Files::None
+            }
+        };
+    }
+
+    #[cfg(not(feature = "symbols"))]
+    fn read(&mut self) {
+        if matches!(self.files, Files::Unread) && self.symbols.vmlinux.is_some() {
+            let why = "vmtest was built without its feature `symbols`";
+            self.remarks.push(format!("no files and lines in the traces: {why}"));
+        }
+        self.files = Files::None;
     }
 }

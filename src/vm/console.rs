@@ -113,6 +113,27 @@ impl Console {
         (splats.to_vec(), more)
     }
 
+    /// How many bytes it has said.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.progress.borrow().len
+    }
+
+    /// What it has said behind the first bytes.
+    pub(crate) fn since(&self, from: usize) -> Vec<u8> {
+        let transcript = self.shared.lock();
+        transcript[from.min(transcript.len())..].to_vec()
+    }
+
+    /// How many of the kernel's reports are of stalls and lockups.
+    pub(crate) fn hang_reports(&self) -> usize {
+        self.shared.faults().hangs()
+    }
+
+    /// What is said from now on was asked for: it is no report.
+    pub(crate) fn no_more_splats(&self) {
+        self.shared.faults().finish();
+    }
+
     /// Whether the kernel has reported a fault, or is about to.
     pub(crate) fn has_splats(&self) -> bool {
         self.shared.faults().any()

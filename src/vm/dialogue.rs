@@ -7,14 +7,16 @@
 
 use std::fs::File;
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use vmtest_guest::proto::{Exec, Hello};
 
 use super::console::LastWords;
 use super::counters::LIMIT as COUNTERS_LIMIT;
-use super::guest::{Incomplete, Probe, Running};
+use super::evidence::{self, Evidence};
+use super::guest::{Incomplete, Running};
+use super::hang::{self, HangLimit, Hung};
+use super::scene::{Scene, Stage};
 use super::stop::{Cause, Stopper};
 use super::{
     CommandHandle, Console, End, Guest, GuestError, HostLoad, KernelCounters, Limit, NotReady,
@@ -28,6 +30,9 @@ const LAST_WORDS_GRACE: Duration = Duration::from_millis(500);
 
 /// How long a guest may take to show that it lives all the same.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+
+/// How much later than the dialogue itself somebody ends QEMU.
+const RESERVE: Duration = Duration::from_millis(500);
 
 /// `ENOENT` is the same number on all Linux architectures.
 const ENOENT: i32 = 2;
@@ -48,6 +53,8 @@ pub struct Job {
     pub boot_limit: Duration,
     /// The whole run; `None` for an interactive one.
     pub run_limit: Option<Duration>,
+    /// When a silent guest is looked at; `None` for never.
+    pub hang: Option<HangLimit>,
 }
 
 /// Where a guest is saved once it is ready, and who is told.
@@ -122,6 +129,8 @@ pub struct Outcome {
     pub kernel_counters: Option<KernelCounters>,
     /// What QEMU got of the host's processors.
     pub host_load: HostLoad,
+    /// What was found in a guest that hangs or took too long, before QEMU was ended.
+    pub evidence: Option<Box<Evidence>>,
 }
 
 impl Default for Outcome {
@@ -136,6 +145,7 @@ impl Default for Outcome {
             port_forwards: Vec::new(),
             kernel_counters: None,
             host_load: HostLoad::default(),
+            evidence: None,
         }
     }
 }
@@ -182,17 +192,20 @@ pub async fn run(
     interrupt: impl Future<Output = &'static str>,
     mut watcher: impl FnMut(Progress<'_>),
 ) -> Outcome {
-    let mut run = Run { outcome: Outcome::default(), watcher: &mut watcher, running: None };
     let start = start.into();
     let vm = start.vm();
+    let scene = Scene::of(vm);
+    let outcome = Outcome::default();
+    let mut run = Run { outcome, watcher: &mut watcher, running: None, scene: scene.clone() };
     let (started, stopper, console) = (vm.started(), vm.stopper(), vm.console().clone());
-    // The dialogue keeps to the limit by itself, and goes on to bring home what the kernel has counted.
-    let extra = if vm.wants_counters() { COUNTERS_LIMIT } else { Duration::ZERO };
-    let too_long = expired(started + extra, job.run_limit);
-    let probe = OnceLock::new();
+    // The dialogue keeps to the limit by itself, and goes on to bring home what there is.
+    let counters = if vm.wants_counters() { COUNTERS_LIMIT } else { Duration::ZERO };
+    let too_long = expired(started + evidence::LIMIT + counters + RESERVE, job.run_limit);
+    let hang = job.hang;
+    let mut found = None;
 
     let (mut vm, verdict) = {
-        let mut work = pin!(run.work(start, &mut job, streams, &probe));
+        let mut work = pin!(run.work(start, &mut job, streams));
         let done = tokio::select! {
             biased;
             done = &mut work => Some(done),
@@ -204,7 +217,12 @@ pub async fn run(
                 stopper.stop(Cause::Timeout(limit));
                 None
             }
-            () = last_words(&console, &probe, &stopper) => None,
+            (hung, evidence) = hangs(&scene, hang) => {
+                found = Some(Box::new(evidence));
+                stopper.stop(Cause::Hung { why: hung.why, silent: hung.silent });
+                None
+            }
+            () = last_words(&console, &scene, &stopper) => None,
         };
         // QEMU is being ended, and with it the work.
         match done {
@@ -219,12 +237,20 @@ pub async fn run(
     run.conclude(&mut vm, verdict).await;
     let mut outcome = run.outcome;
     outcome.host_load = vm.host_load();
+    outcome.evidence = found.or(outcome.evidence);
     outcome.phases.total = started.elapsed();
     let known = [outcome.phases.boot, outcome.phases.setup, outcome.phases.command];
     if let [Some(boot), Some(setup), Some(command)] = known {
         outcome.phases.shutdown = Some(outcome.phases.total.saturating_sub(boot + setup + command));
     }
     outcome
+}
+
+/// Completes when the guest hangs, with what there is of it.
+async fn hangs(scene: &Scene, limit: Option<HangLimit>) -> (Hung, Evidence) {
+    let hung = hang::watch(scene, limit).await;
+    let evidence = evidence::collect(scene).await;
+    (hung, evidence)
 }
 
 /// Completes when the limit has passed since `started`.
@@ -240,13 +266,13 @@ async fn expired(started: Instant, limit: Option<Duration>) -> Duration {
 
 /// Ends QEMU when the guest's kernel has said its last words and nothing lives any more. Text alone is
 /// no panic: anybody may write it to the console.
-async fn last_words(console: &Console, probe: &OnceLock<Probe>, stopper: &Stopper) {
+async fn last_words(console: &Console, scene: &Scene, stopper: &Stopper) {
     let mut heard = 0;
     loop {
         let (words, count) = console.last_words(heard).await;
         heard = count;
         tokio::time::sleep(LAST_WORDS_GRACE).await;
-        let lives = match probe.get() {
+        let lives = match scene.probe() {
             Some(probe) => probe.answers(SIGN_OF_LIFE).await,
             None => console.speaks_within(SIGN_OF_LIFE).await,
         };
@@ -292,6 +318,7 @@ struct Run<'a, W> {
     watcher: &'a mut W,
     /// The command, until all of its output is delivered.
     running: Option<Running>,
+    scene: Scene,
 }
 
 impl<W: FnMut(Progress<'_>)> Run<'_, W> {
@@ -301,13 +328,7 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
     }
 
     /// Everything up to the guest's end; the machine may still run.
-    async fn work(
-        &mut self,
-        start: Start,
-        job: &mut Job,
-        streams: Streams,
-        probe: &OnceLock<Probe>,
-    ) -> (Vm, Verdict) {
+    async fn work(&mut self, start: Start, job: &mut Job, streams: Streams) -> (Vm, Verdict) {
         for text in start.vm().notices().to_vec() {
             self.notice(text);
         }
@@ -315,19 +336,34 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
         let mut guest = match start {
             Start::Ready(guest) => *guest,
             Start::Booting(vm) if !vm.plan().has_agent() => {
-                let verdict = match vm.ended().await {
+                self.scene.enter(Stage::OwnInit);
+                let end = tokio::select! {
+                    biased;
+                    end = vm.ended() => Ok(end),
+                    after = expired(started, job.run_limit) => Err(after),
+                };
+                let verdict = match end {
                     // Without an agent a guest says that it is done by either.
-                    End::PoweredOff | End::Reset => Verdict::PoweredOff,
-                    end => lost(end, ""),
+                    Ok(End::PoweredOff | End::Reset) => Verdict::PoweredOff,
+                    Ok(end) => lost(end, ""),
+                    Err(after) => {
+                        self.collect().await;
+                        Verdict::TimedOut { limit: Limit::Run, after }
+                    }
                 };
                 return (*vm, verdict);
             }
             Start::Booting(vm) => match boot(*vm, job.boot_limit, job.run_limit).await {
                 Ok(guest) => guest,
-                Err(ended) => return ended,
+                Err((vm, verdict)) => {
+                    if let Verdict::TimedOut { .. } = verdict {
+                        self.collect().await;
+                    }
+                    return (vm, verdict);
+                }
             },
         };
-        let _ = probe.set(guest.probe());
+        self.scene.ready(guest.probe());
         self.outcome.phases.boot = Some(guest.ready_after());
         (self.watcher)(Progress::Ready(guest.hello()));
         self.outcome.hello = Some(guest.hello().clone());
@@ -337,6 +373,7 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
             biased;
             result = self.in_guest(&guest, job, streams) => result,
             after = expired(started, run_limit) => {
+                self.collect().await;
                 if guest.vm().wants_counters() {
                     // A program may want to write what it knows before it goes.
                     self.running.iter().for_each(|running| running.signal(SIGTERM));
@@ -346,6 +383,7 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
                 return (self.leave(guest), verdict);
             }
         };
+        self.scene.enter(Stage::Ending);
         match result {
             Ok(verdict) => {
                 self.outcome.kernel_counters = guest.counters().await;
@@ -365,6 +403,12 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
                 (self.leave(guest), verdict)
             }
         }
+    }
+
+    /// Collects what there is of a guest that is about to be ended.
+    async fn collect(&mut self) {
+        self.outcome.evidence = Some(Box::new(evidence::collect(&self.scene).await));
+        self.scene.enter(Stage::Ending);
     }
 
     fn leave(&mut self, guest: Guest) -> Vm {
@@ -415,6 +459,7 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
         exec: Exec,
         streams: Streams,
     ) -> Result<Verdict, GuestError> {
+        let name = exec.argv.first().map(|word| word.as_os_str().to_string_lossy().into_owned());
         let running = match guest.exec(exec, streams).await {
             Ok(running) => self.running.insert(running),
             Err(GuestError::Refused { error, errno }) => {
@@ -423,6 +468,7 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
             }
             Err(error) => return Err(error),
         };
+        self.scene.runs(name.unwrap_or_default(), running.pid());
         (self.watcher)(Progress::Running(&running.handle()));
         let exited = running.wait().await?;
         self.running = None;

@@ -41,6 +41,12 @@ impl Faults {
         }
     }
 
+    /// How many of the reports are of stalls and lockups, those included that are not whole yet.
+    pub(super) fn hangs(&self) -> usize {
+        let whole = self.kept.iter().map(|splat| splat.kind);
+        whole.chain(self.reader.reading()).filter(|kind| kind.is_hang()).count()
+    }
+
     /// Whether there is a report, or the beginning of one.
     pub(super) fn any(&self) -> bool {
         !self.kept.is_empty() || self.reader.is_reading()

@@ -14,9 +14,11 @@ mod console;
 mod counters;
 mod dialogue;
 mod events;
+mod evidence;
 mod faults;
 mod files;
 mod guest;
+mod hang;
 mod host_load;
 #[cfg(feature = "http")]
 mod http;
@@ -31,6 +33,7 @@ mod read_line;
 mod resources;
 mod runtime;
 mod saved;
+mod scene;
 mod start_error;
 mod stop;
 mod stream;
@@ -45,11 +48,13 @@ pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use counters::KernelCounters;
 pub use dialogue::{Job, Outcome, Phases, Progress, SaveDone, SaveRequest, Start, run};
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
+pub use evidence::Evidence;
 pub use files::FileError;
 pub(crate) use guest::Kept;
 pub use guest::{
     CommandHandle, Exited, Guest, GuestError, Incomplete, NotReady, Output, Running, Streams,
 };
+pub use hang::{HangAfter, HangLimit};
 pub use host_load::HostLoad;
 #[cfg(feature = "http")]
 pub use http::{HttpHandler, ServeHttp};
@@ -61,6 +66,7 @@ pub use runtime::BlockingRuntime;
 pub(crate) use runtime::within;
 pub use rustix::process::Signal;
 pub use saved::Saved;
+pub use scene::Stage;
 pub use start_error::StartError;
 pub use tasks::{BoxError, CancelToken, DEFAULT_GRACE, Notifications, Task, TaskFailure};
 pub use template::{Resumed, TemplateError};

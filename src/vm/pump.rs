@@ -86,6 +86,11 @@ impl Pump {
         }
     }
 
+    /// When something went through last.
+    pub(super) fn since(&self) -> Instant {
+        self.lock().since
+    }
+
     /// The channel's name.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -103,6 +103,16 @@ impl Monitor {
 
     /// Runs a command.
     pub(crate) async fn execute(&self, command: &str, arguments: Value) -> io::Result<Value> {
+        self.execute_within(ANSWER_LIMIT, command, arguments).await
+    }
+
+    /// Runs a command that may take this long. QEMU may still carry it out later.
+    pub(crate) async fn execute_within(
+        &self,
+        limit: Duration,
+        command: &str,
+        arguments: Value,
+    ) -> io::Result<Value> {
         let (reply, answer) = oneshot::channel();
         let mut request = json!({ "execute": command });
         if !arguments.is_null() {
@@ -110,10 +120,10 @@ impl Monitor {
         }
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "QEMU's monitor is gone");
         self.commands.send((request, reply)).map_err(|_| gone())?;
-        match tokio::time::timeout(ANSWER_LIMIT, answer).await {
+        match tokio::time::timeout(limit, answer).await {
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("QEMU's monitor did not answer `{command}` in {ANSWER_LIMIT:?}"),
+                format!("QEMU's monitor did not answer `{command}` in {limit:?}"),
             )),
             Ok(Err(_)) => Err(gone()),
             Ok(Ok(Err(text))) => {

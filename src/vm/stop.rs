@@ -28,6 +28,8 @@ pub(super) enum Cause {
     Cancelled,
     /// A task failed.
     TaskFailed,
+    /// It hangs: why, and for how long it was silent.
+    Hung { why: String, silent: Duration },
     /// The user's signal.
     Interrupted(&'static str),
     /// The kernel said that it panics, and nothing has lived since.

@@ -46,6 +46,13 @@ pub enum Verdict {
         /// Its value.
         after: Duration,
     },
+    /// Nothing has come from the guest for a time, and there is proof that nothing will.
+    Hung {
+        /// What proves it.
+        why: String,
+        /// For how long nothing has come.
+        silent: Duration,
+    },
     /// QEMU ended although nobody asked it to.
     QemuDied {
         /// How it ended.
@@ -109,6 +116,7 @@ impl Verdict {
             Verdict::Ready | Verdict::PoweredOff => 0,
             Verdict::CouldNotStart { .. } | Verdict::OutputLost { .. } => 69,
             Verdict::Panicked { .. } => 70,
+            Verdict::Hung { .. } => 72,
             Verdict::KernelFault { .. } => 73,
             Verdict::QemuDied { .. } | Verdict::GuestLost { .. } | Verdict::TaskFailed { .. } => 71,
             Verdict::TimedOut { .. } => 124,
@@ -131,6 +139,7 @@ impl Verdict {
             | Verdict::PoweredOff => "failed",
             Verdict::Panicked { .. } => "guest-panicked",
             Verdict::TimedOut { .. } => "timed-out",
+            Verdict::Hung { .. } => "hung",
             Verdict::QemuDied { .. } => "qemu-died",
             Verdict::GuestLost { .. } => "guest-lost",
             Verdict::TaskFailed { .. } => "task-failed",
@@ -179,6 +188,13 @@ impl std::fmt::Display for Verdict {
                     }
                     Limit::Run => write!(f, "timed out: the run took over {after} (--timeout)"),
                 }
+            }
+            Verdict::Hung { why, silent } => {
+                let silent = crate::duration::display(Duration::from_secs(silent.as_secs().max(1)));
+                write!(
+                    f,
+                    "the guest hangs: {why}, and nothing came from it for {silent} (--hang-after)"
+                )
             }
             Verdict::QemuDied { status, stderr } if stderr.is_empty() => {
                 write!(f, "QEMU died ({status}) without a word")
@@ -240,6 +256,7 @@ mod tests {
                 124,
                 "timed-out",
             ),
+            (Verdict::Hung { why: text(), silent: Duration::ZERO }, 72, "hung"),
             (Verdict::Interrupted { signal: "SIGINT" }, 130, "interrupted"),
         ];
         for (verdict, code, name) in rows {

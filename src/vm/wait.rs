@@ -120,6 +120,7 @@ impl Vm {
             // How it ended says more.
             Cause::Kill | Cause::Panicked | Cause::Halted | Cause::Stopped { .. } => return None,
             Cause::Timeout(after) => Verdict::TimedOut { limit: Limit::Run, after },
+            Cause::Hung { why, silent } => Verdict::Hung { why, silent },
             Cause::Cancelled => Verdict::Interrupted { signal: "cancellation" },
             Cause::Interrupted(signal) => Verdict::Interrupted { signal },
             Cause::TaskFailed => Verdict::TaskFailed { error: String::new() },
@@ -228,8 +229,14 @@ mod tests {
                 Verdict::TaskFailed { error: "task `server` failed: no port is free".into() },
             ),
         ] {
-            let job =
-                Job { exec: None, files: None, save: None, boot_limit: LONG, run_limit: None };
+            let job = Job {
+                exec: None,
+                files: None,
+                save: None,
+                boot_limit: LONG,
+                run_limit: None,
+                hang: None,
+            };
             let streams = Streams {
                 stdin: None,
                 stdout: Box::new(std::io::sink()),

@@ -15,6 +15,7 @@ mod flags;
 mod gate;
 mod golden;
 mod guest;
+mod hangs;
 mod hostile;
 mod initramfs;
 mod kernels;

@@ -44,6 +44,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     last_id: u32,
+    /// Frames that have come.
+    heard: u64,
     hello: Hearing,
     answers: BTreeMap<u32, oneshot::Sender<Message>>,
     commands: BTreeMap<u32, Command>,
@@ -106,6 +108,11 @@ impl Link {
             .name("vmtest-to-guest".into())
             .spawn(move || speak(&frames, writer))?;
         Ok(Link { shared, outgoing })
+    }
+
+    /// How many frames have come from the guest.
+    pub(super) fn heard(&self) -> u64 {
+        self.shared.lock().heard
     }
 
     /// What the guest has remarked since the last call.
@@ -326,6 +333,7 @@ impl State {
     /// Hands a frame on. The error says what is wrong with it.
     fn receive(&mut self, frame: Frame<'_>) -> Result<(), String> {
         let Frame { kind, id, payload } = frame;
+        self.heard += 1;
         match kind {
             Kind::Message => {
                 let message = serde_json::from_slice(payload)

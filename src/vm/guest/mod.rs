@@ -287,10 +287,22 @@ impl Guest {
 }
 
 /// Asks a guest whether it lives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Probe(Link);
 
 impl Probe {
+    /// How much it has said: grows with each frame.
+    pub(super) fn heard(&self) -> u64 {
+        self.0.heard()
+    }
+
+    /// Presses "magic" keys of its kernel's. False when it does not answer, or has none.
+    pub(super) async fn press(&self, keys: &str, limit: Duration) -> bool {
+        let keys = keys.to_owned();
+        let asked = self.0.call(|id| Request::Sysrq { id, keys });
+        matches!(tokio::time::timeout(limit, asked).await, Ok(Ok(_)))
+    }
+
     /// Whether the guest's agent answers within `limit`.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let keys = String::new();

@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 8] = [
         "debug_files",
     ],
     &["sys", "vm"],
-    &["run_record", "configure", "blocking", "pool", "testing", "session", "runner"],
+    &["run_record", "configure", "blocking", "pool", "testing", "session", "runner", "hang_report"],
     &["cli", "main", "lib"],
 ];
 
