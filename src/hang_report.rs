@@ -245,14 +245,14 @@ mod tests {
             ..Evidence::default()
         };
         let report = report(
-            "[ 1.0] NMI backtrace for cpu 0\r\n\
-             [ 1.0] CPU: 0 PID: 8 Comm: sh Not tainted 6.12\r\n\
-             [ 1.0]  asm_common_interrupt+0x26/0x40\r\n\
-             [ 1.0] NMI backtrace for cpu 1 skipped: idling at native_halt+0x9/0x10\r\n\
-             [ 1.0] task:test state:S stack:0 pid:7 tgid:7 ppid:1 flags:0x0\r\n\
-             [ 1.0]  __schedule+0x3a6/0xbd2\r\n [ 1.0]  schedule+0x24/0xd4\r\n\
-             [ 1.0]  do_wait+0x24/0xd4\r\n[ 1.0]  kernel_wait4+0x24/0xd4\r\n\
-             [ 1.0] task:sh state:R running task stack:0 pid:8 tgid:8 ppid:7 flags:0x0\r\n",
+            "[    1.000000] NMI backtrace for cpu 0\r\n\
+             [    1.000000] CPU: 0 PID: 8 Comm: sh Not tainted 6.12\r\n\
+             [    1.000000]  asm_common_interrupt+0x26/0x40\r\n\
+             [    1.000000] NMI backtrace for cpu 1 skipped: idling at native_halt+0x9/0x10\r\n\
+             [    1.000000] task:test state:S stack:0 pid:7 tgid:7 ppid:1 flags:0x0\r\n\
+             [    1.000000]  __schedule+0x3a6/0xbd2\r\n[    1.000000]  schedule+0x24/0xd4\r\n\
+             [    1.000000]  do_wait+0x24/0xd4\r\n[    1.000000]  kernel_wait4+0x24/0xd4\r\n\
+             [    1.000000] task:sh state:R running task stack:0 pid:8 tgid:8 ppid:7 flags:0x0\r\n",
             evidence,
         );
         assert_eq!(

@@ -32,6 +32,7 @@ mod net;
 pub mod options;
 pub mod plan;
 pub mod pool;
+pub mod preflight;
 pub mod programs;
 pub mod qemu;
 pub mod quote;

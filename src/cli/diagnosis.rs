@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vmtest::configure::{Configure, with_hang_after, with_splats, with_vmlinux};
+use vmtest::configure::{
+    Configure, all, with_hang_after, with_required_option, with_splats, with_vmlinux,
+};
 use vmtest::diagnosis::{Kind, Mode, Splat};
+use vmtest::fields::BadValue;
+use vmtest::formats::kconfig;
 use vmtest::run_record::RunRecord;
 use vmtest::vm::{HangAfter, Verdict};
 
@@ -30,6 +34,10 @@ pub(crate) struct DiagnosisArgs {
     /// does nothing hangs, too. Default: 1m with KVM, 3m emulated, and doing nothing is no hang
     #[arg(long, value_name = "D|off", value_parser = text(HangAfter::parse), help_heading = "Limits")]
     hang_after: Option<HangAfter>,
+    /// Option that the kernel must have, with or without CONFIG_; repeats. What devices need is looked for
+    /// anyway
+    #[arg(long, value_parser = text(option_name), value_name = "OPTION", help_heading = "Boot")]
+    require: Vec<String>,
     #[command(flatten)]
     lists: GateArgs,
     /// The kernel's vmlinux with debug information: its traces get files and lines. Default: that of the
@@ -41,11 +49,22 @@ pub(crate) struct DiagnosisArgs {
 impl DiagnosisArgs {
     /// What the flags mean for the machine; reads the files that they name.
     pub(crate) fn configurator(&self) -> Result<impl Configure + use<>, Failure> {
-        let DiagnosisArgs { splats, hang_after, lists, vmlinux } = self;
+        let DiagnosisArgs { splats, hang_after, require, lists, vmlinux } = self;
         let gate = lists.gate(splats.unwrap_or(Mode::Warn))?;
         let vmlinux = vmlinux.clone().map(with_vmlinux);
-        Ok((with_splats(gate), hang_after.map(with_hang_after), vmlinux))
+        let require = all(require.clone().into_iter().map(with_required_option));
+        Ok((with_splats(gate), hang_after.map(with_hang_after), require, vmlinux))
     }
+}
+
+/// The name of an option of kernels.
+fn option_name(text: &str) -> Result<String, BadValue> {
+    let name = text.strip_prefix("CONFIG_").unwrap_or(text);
+    if kconfig::is_name(name) {
+        return Ok(name.to_owned());
+    }
+    let hint = "a name is letters, digits and `_`, as in BPF_SYSCALL";
+    Err(BadValue::new(text.as_ref(), "is no name of a kernel's option", hint))
 }
 
 /// What is added to the line of a verdict: that the kernel complained although all went well.

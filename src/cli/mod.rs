@@ -4,12 +4,14 @@ mod assets;
 mod coverage;
 mod decode;
 mod diagnosis;
+mod doctor;
 mod env;
 mod error;
 mod gate;
 mod generate;
 mod initramfs;
 mod interrupt;
+mod kernel;
 mod options;
 mod run;
 mod runner;
@@ -71,6 +73,10 @@ enum Commands {
     Runner(options::RunnerArgs),
     /// An interactive shell in the guest
     Shell(options::ShellArgs),
+    /// Say whether this machine is fit, and what to do
+    Doctor(doctor::Args),
+    /// Say what a kernel can be used for
+    Kernel(kernel::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
     /// Make initramfs images and look into them
@@ -115,6 +121,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Run(args)) => run::run(args, &environment),
         Some(Commands::Runner(args)) => runner::run(args, &environment),
         Some(Commands::Shell(args)) => shell::run(args, &environment),
+        Some(Commands::Doctor(args)) => doctor::run(&args, &environment),
+        Some(Commands::Kernel(args)) => kernel::run(args, &environment),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Coverage(args)) => coverage::run(args),

@@ -101,6 +101,9 @@ pub struct Config {
     /// The kernel's ELF file with debug information, for files and lines in its traces (feature
     /// `symbols`). Default: that of the pinned kernel, if the asset manifest names one.
     pub vmlinux: Option<PathBuf>,
+    /// Options that the kernel must have, with or without `CONFIG_`. Default: none but what the machine's
+    /// devices need.
+    pub requires: Vec<String>,
     /// A directory that keeps console, streams and `run.json` of the run. Default: none.
     pub artifacts: Option<PathBuf>,
     /// When a silent guest is looked at, whether it hangs. Default: after 1 min with KVM, 3 min emulated.
@@ -194,6 +197,7 @@ impl Config {
             event_files: Vec::new(),
             splats: Gate::new(Mode::Warn),
             vmlinux: None,
+            requires: Vec::new(),
             artifacts: None,
             resources: Vec::new(),
         }

@@ -416,6 +416,13 @@ pub fn with_hang_after(after: HangAfter) -> impl Configure {
     config(move |config| config.hang_after = Some(after))
 }
 
+/// Refuses kernels that have not this option, with or without `CONFIG_`, before they are booted.
+/// (`--require`)
+pub fn with_required_option(option: impl Into<String>) -> impl Configure {
+    let option = option.into();
+    config(|config| config.requires.push(option))
+}
+
 /// Takes kernel modules from this directory, `…/lib/modules/RELEASE`. (`--modules`)
 pub fn with_modules(dir: impl Into<PathBuf>) -> impl Configure {
     let dir = dir.into();

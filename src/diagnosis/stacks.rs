@@ -279,16 +279,16 @@ mod tests {
     #[test]
     fn a_task_has_its_state_its_parent_and_its_stack() {
         let stacks = Stacks::parse(
-            "[    3.0] sysrq: Show State\n\
-             [    3.1] task:my prog         state:D stack:0     pid:7     tgid:7     ppid:1      flags:0x00000002\n\
-             [    3.1] Call Trace:\n\
-             [    3.1]  <TASK>\n\
-             [    3.1]  __schedule+0x3a6/0xbd2\n\
-             [    3.1]  ? nothing+0x1/0x2\n\
-             [    3.1]  schedule+0x24/0xd4\n\
-             [    3.1] task:sh state:R  running task     stack:0     pid:8     tgid:8     ppid:7      flags:0x0\n\
-             [    3.2] Showing busy workqueues and worker pools:\n\
-             [    3.2]  other+0x1/0x2\n",
+            "[    3.000000] sysrq: Show State\n\
+             [    3.100000] task:my prog         state:D stack:0     pid:7     tgid:7     ppid:1      flags:0x00000002\n\
+             [    3.100000] Call Trace:\n\
+             [    3.100000]  <TASK>\n\
+             [    3.100000]  __schedule+0x3a6/0xbd2\n\
+             [    3.100000]  ? nothing+0x1/0x2\n\
+             [    3.100000]  schedule+0x24/0xd4\n\
+             [    3.100000] task:sh state:R  running task     stack:0     pid:8     tgid:8     ppid:7      flags:0x0\n\
+             [    3.200000] Showing busy workqueues and worker pools:\n\
+             [    3.200000]  other+0x1/0x2\n",
         );
         let [first, second] = &stacks.tasks[..] else { panic!("{stacks:?}") };
         assert_eq!((first.name.as_str(), first.pid, first.state), ("my prog", 7, 'D'));
@@ -301,20 +301,20 @@ mod tests {
     #[test]
     fn an_interrupt_is_left_out_and_what_is_behind_it_is_what_the_processor_did() {
         let stacks = Stacks::parse(
-            "[    2.5] NMI backtrace for cpu 0\n\
-             [    2.5] CPU: 0 UID: 0 PID: 112 Comm: my prog Not tainted 6.12 #1\n\
-             [    2.5] Call Trace:\n\
-             [    2.5] [<ffffffff80007020>] dump_backtrace+0x28/0x30\n\
-             [    2.5] [<ffffffff806f7d62>] sysrq_handle_showallcpus+0x22/0x2a\n\
-             [    2.5] [<ffffffff80007020>] handle_exception+0x14a/0x156\n\
-             [    2.5] [<ffffffff80007020>] vfs_write+0xaa/0x3ba\n\
-             [    2.5] NMI backtrace for cpu 1 skipped: idling at native_halt+0x9/0x10\n\
-             [    2.5] NMI backtrace for cpu 2\n\
-             [    2.5] CPU: 2 UID: 0 PID: 9 Comm: sh Tainted: G\n\
-             [    2.5]  dump_stack_lvl+0x5d/0x80\n\
-             [    2.5]  asm_common_interrupt+0x26/0x40\n\
-             [    2.5] RIP: 0033:0x4ae3f7\n\
-             [    2.5] sysrq: Show Blocked State\n",
+            "[    2.500000] NMI backtrace for cpu 0\n\
+             [    2.500000] CPU: 0 UID: 0 PID: 112 Comm: my prog Not tainted 6.12 #1\n\
+             [    2.500000] Call Trace:\n\
+             [    2.500000] [<ffffffff80007020>] dump_backtrace+0x28/0x30\n\
+             [    2.500000] [<ffffffff806f7d62>] sysrq_handle_showallcpus+0x22/0x2a\n\
+             [    2.500000] [<ffffffff80007020>] handle_exception+0x14a/0x156\n\
+             [    2.500000] [<ffffffff80007020>] vfs_write+0xaa/0x3ba\n\
+             [    2.500000] NMI backtrace for cpu 1 skipped: idling at native_halt+0x9/0x10\n\
+             [    2.500000] NMI backtrace for cpu 2\n\
+             [    2.500000] CPU: 2 UID: 0 PID: 9 Comm: sh Tainted: G\n\
+             [    2.500000]  dump_stack_lvl+0x5d/0x80\n\
+             [    2.500000]  asm_common_interrupt+0x26/0x40\n\
+             [    2.500000] RIP: 0033:0x4ae3f7\n\
+             [    2.500000] sysrq: Show Blocked State\n",
         );
         let [kernel, idle, user] = &stacks.processors[..] else { panic!("{stacks:?}") };
         assert_eq!(kernel.task, Some(("my prog".into(), 112)));

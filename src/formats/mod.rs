@@ -8,6 +8,7 @@ pub mod elf;
 pub mod fat;
 pub mod gcov;
 pub mod glob;
+pub mod kconfig;
 pub mod kernel;
 pub mod kmod;
 pub mod ldcache;

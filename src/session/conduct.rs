@@ -223,6 +223,10 @@ impl Prepared {
             Choice::Cold { reason } => Arc::new(Mutex::new(Origin::Cold { reason })),
             Choice::Resume(_) => unreachable!("it was resumed, or something else was chosen"),
         };
+        if !self.preflight.is_required() {
+            let remarks = self.preflight.check(&self.plan, self.image.is_some())?;
+            self.notices.extend(remarks);
+        }
         self.build(files.is_none())?;
         starting();
         let job = self.job_of(terminal, files.flatten(), save);

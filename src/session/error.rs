@@ -1,7 +1,7 @@
 //! Why nothing was started.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::base::BaseError;
 use crate::accel::KvmUnusable;
@@ -12,6 +12,7 @@ use crate::coverage::run_dir::RunDirError;
 use crate::initramfs::Problems;
 use crate::options::EnvironmentError;
 use crate::plan::PlanError;
+use crate::preflight::{Lack, State};
 use crate::vm::{GuestError, StartError, TemplateError};
 
 /// A machine could not be prepared. Nothing was started.
@@ -124,6 +125,16 @@ pub enum Error {
         /// As given.
         dir: PathBuf,
     },
+    /// The kernel has not what the run needs.
+    #[error("the kernel `{}` lacks what this run needs{}", .kernel.display(), listed(.lacks))]
+    Lacking {
+        /// The kernel.
+        kernel: PathBuf,
+        /// Where its options are from, if they are known.
+        known_from: Option<PathBuf>,
+        /// What it lacks.
+        lacks: Vec<Lack>,
+    },
     /// The guest program, the shell or kernel modules cannot be put into the image.
     #[error(transparent)]
     Base(#[from] BaseError),
@@ -179,6 +190,39 @@ pub enum Error {
     /// QEMU cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
+}
+
+/// A line for each.
+fn listed(lacks: &[Lack]) -> String {
+    lacks.iter().map(|lack| format!("\n  {lack}")).collect()
+}
+
+/// How a kernel gets what it lacks.
+fn mend(kernel: &Path, source: Option<&Path>, lacks: &[Lack]) -> String {
+    if lacks.iter().any(|lack| lack.state == State::Unknown) {
+        return format!(
+            "nothing says what is in `{}`: put its configuration beside it, as `.config` or `config`, or \
+             build it with CONFIG_IKCONFIG",
+            kernel.display()
+        );
+    }
+    let modules =
+        lacks.iter().any(|lack| matches!(lack.state, State::NoModules | State::ModuleMissing));
+    let set: Vec<String> = lacks
+        .iter()
+        .filter(|lack| lack.state == State::Missing)
+        .map(|lack| format!("CONFIG_{}=y", lack.option))
+        .collect();
+    let mut ways = Vec::new();
+    if modules {
+        ways.push("name the kernel's modules with --modules, …/lib/modules/RELEASE".to_owned());
+    }
+    if !set.is_empty() {
+        ways.push(format!("build it with {}", set.join(" ")));
+    }
+    ways.push("`--kernel @distribution` has most of them as modules".to_owned());
+    let known = source.map(|path| format!(" (by `{}`)", path.display())).unwrap_or_default();
+    format!("{}{known}", ways.join("; "))
 }
 
 fn names(arches: &[Arch]) -> String {
@@ -248,6 +292,9 @@ impl Error {
             }
             Error::Kvm(error) => error.hint(),
             Error::Plan(error) => return error.hint(),
+            Error::Lacking { kernel, known_from, lacks } => {
+                mend(kernel, known_from.as_deref(), lacks)
+            },
             Error::Sysroot { .. } => {
                 "--sysroot names the directory that holds the guest's /usr and /lib".into()
             }

@@ -30,6 +30,10 @@ pub(super) struct FoundKernel {
     pub(super) modules: Option<PathBuf>,
     pub(super) config: Option<PathBuf>,
     pub(super) vmlinux: Option<PathBuf>,
+    /// `uname -r`, where the image says so.
+    pub(super) release: Option<String>,
+    /// It is not one of the manifest's.
+    pub(super) given: bool,
     pub(super) gcov: Option<GcovAsset>,
     pub(super) sha256: Option<String>,
 }
@@ -60,6 +64,8 @@ pub(super) fn find(
             modules: None,
             config: None,
             vmlinux: None,
+            release: None,
+            given: true,
             gcov: None,
             sha256: None,
         },
@@ -72,6 +78,8 @@ pub(super) fn find(
                 modules: pinned.modules.clone(),
                 config: pinned.config.clone(),
                 vmlinux: pinned.vmlinux.clone(),
+                release: None,
+                given: false,
                 gcov: pinned.gcov.clone(),
                 sha256: Some(image.sha256.clone()),
             }
@@ -91,6 +99,7 @@ pub(super) fn find(
         let found = found.arches.to_vec();
         return Err(Error::KernelOfOtherArch { path: kernel.path, found, arch });
     }
+    kernel.release.clone_from(&found.release);
     if given.is_some() {
         let installed = |release: &String| {
             let dir = Path::new("/lib/modules").join(release);

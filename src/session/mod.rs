@@ -13,6 +13,7 @@ mod events;
 mod front;
 mod image;
 mod kernel;
+mod preflight;
 mod symbols;
 mod tail;
 mod template;
@@ -37,6 +38,7 @@ use crate::vm::accel::KvmProbe;
 use crate::vm::{HangLimit, Resources, Vm};
 use image::{Files, Planned, Remarks};
 use kernel::{FoundKernel, readable};
+use preflight::Preflight;
 use symbols::Symbols;
 
 pub use crate::coverage::Collected;
@@ -96,6 +98,7 @@ pub struct Prepared {
     /// Which reports of the kernel count.
     gate: Gate,
     symbols: Symbols,
+    preflight: Preflight,
     artifacts: Option<PathBuf>,
     /// What made [`Prepared::resources`], to make them again.
     parts: Vec<ResourcePart>,
@@ -160,6 +163,7 @@ fn prepare_from(
         event_files,
         splats,
         vmlinux,
+        requires,
         artifacts,
         resources: parts_of_machine,
     } = config;
@@ -227,6 +231,11 @@ fn prepare_from(
     let (default_boot, default_run) = default_limits(accel.accel);
     let hang_limit = HangLimit::of(hang_after, accel.accel);
     let symbols = Symbols::of(vmlinux, kernel.as_ref())?;
+    let preflight = Preflight::of(kernel.as_ref(), requires);
+    let mut notices = Vec::new();
+    if preflight.is_required() {
+        notices = preflight.check(&plan, ours)?;
+    }
     let kernel =
         kernel.map(|kernel| KernelIdentity { path: Some(kernel.path), sha256: kernel.sha256 });
     Ok(Prepared {
@@ -239,7 +248,7 @@ fn prepare_from(
         run_limit: options.timeout.unwrap_or(default_run),
         hang_limit,
         memory_bytes: options.memory_mib << 20,
-        notices: Vec::new(),
+        notices,
         resources,
         coverage: collecting,
         warm: wish::Wish {
@@ -249,6 +258,7 @@ fn prepare_from(
         event_files,
         gate: splats,
         symbols,
+        preflight,
         artifacts,
         parts: parts_of_machine,
         image,

@@ -127,6 +127,7 @@ fn the_kernels_own_words_prove_a_hang() {
 fn a_processor_that_is_taken_from_the_kernel_is_a_hang() {
     assets(Arch::Amd64);
     let script = "echo 4 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; \
+        echo 0 >/sys/kernel/debug/sched/fair_server/cpu0/runtime; \
         echo -1 >/proc/sys/kernel/sched_rt_runtime_us; exec chrt -f 99 sh -c 'while :; do :; done'";
     let done =
         vmtest(["--bin=/usr/bin/chrt", "--hang-after=8s", "--timeout=60s", "--", "sh", "-c"])

@@ -86,13 +86,14 @@ pub(crate) struct Done {
 /// * objects of `--message-format json`;
 /// * empty lines.
 fn is_usual(line: &str) -> bool {
-    const STARTS: [&str; 12] = [
+    const STARTS: [&str; 13] = [
         "{\"",
         "vmtest: ",
         "hint: ",
         "note: repeat it: ",
         "note: artifacts: ",
         "note: the console",
+        "note: what was found ",
         "note: the guest's console",
         "  | ",
         "  tip: ",

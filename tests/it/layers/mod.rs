@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 8] = [
         "coverage",
         "named_file",
         "debug_files",
+        "preflight",
     ],
     &["sys", "vm"],
     &["run_record", "configure", "blocking", "pool", "testing", "session", "runner", "hang_report"],
