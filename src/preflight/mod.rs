@@ -122,6 +122,10 @@ impl KernelFacts {
         inside: bool,
     ) -> Result<KernelFacts, ReadError> {
         let mut facts = KernelFacts::default();
+        // Not every image says its release; its modules' directory is called by it.
+        let named = modules.and_then(|dir| dir.file_name()?.to_str());
+        let release =
+            release.or(named.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())));
         if let Some(path) = config {
             let text =
                 text_of(path).map_err(|source| ReadError { path: path.to_owned(), source })?;

@@ -9,7 +9,7 @@ mod programs;
 mod stores;
 
 use std::io::{Write, stdout};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use vmtest::options::Environment;
@@ -89,11 +89,10 @@ fn examine(environment: &Environment) -> Vec<Line> {
     }
     drop(sender);
     let mut found: Vec<Option<Vec<Line>>> = vec![None; CHECKS.len()];
-    loop {
-        match results.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok((n, lines)) => found[n] = Some(lines),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
+    // Until all are there, or time is up.
+    let left = || until.saturating_duration_since(Instant::now());
+    while let Ok((n, lines)) = results.recv_timeout(left()) {
+        found[n] = Some(lines);
     }
     let late = |name: &str| {
         vec![Line::warn(
@@ -118,8 +117,8 @@ fn tidied(mut line: Line) -> Line {
         };
         text.split('\n').map(str::trim).collect::<Vec<_>>().join("; ")
     };
+    line.fix = line.fix.map(&tidy);
     line.text = tidy(line.text);
-    line.fix = line.fix.map(tidy);
     line
 }
 
