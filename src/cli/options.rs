@@ -28,8 +28,9 @@ pub(crate) struct MachineArgs {
     /// VMTEST_ARCH, else the host's
     #[arg(long, value_parser = text(Arch::from_str), value_name = "ARCH")]
     pub(crate) arch: Option<Arch>,
-    /// Kernel image; or @gcov, @distribution or @default: that of the asset manifest, with its modules.
-    /// Default: VMTEST_KERNEL, else @default
+    /// Kernel image; a directory: a kernel's build tree, one with boot/vmlinuz and lib/modules, /boot; or
+    /// @gcov, @distribution or @default: that of the asset manifest, with its modules. Default:
+    /// VMTEST_KERNEL, else @default; without COMMAND the kernel tree one is in
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     pub(crate) kernel: Option<PathBuf>,
     /// Modules of the kernel, …/lib/modules/RELEASE. Default: those of the pinned kernel; with

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -50,7 +50,11 @@ pub(crate) fn note_failure(artifacts: Option<&Path>, failure: &Failure) {
     }
 }
 
-fn run_machine(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
+fn run_machine(mut args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
+    let says_nothing = args.command.is_empty() && args.machine.kernel.is_none();
+    if says_nothing && environment.kernel.is_none() {
+        args.machine.kernel = tree_one_is_in(&args.machine, environment)?;
+    }
     let command = args.machine.command(&args.command, args.stdin);
     let interrupts = Interrupts::listen()?;
     let limit = args.timeout.map(with_vm_timeout);
@@ -65,6 +69,25 @@ fn run_machine(args: RunArgs, environment: &Environment) -> Result<u8, Failure> 
     };
     let look = Look { format: args.message_format, terminal: None, quit: None };
     execute(prepared, &args.machine, streams, look, interrupts)
+}
+
+/// Whoever builds kernels and types no more than the program's name means the kernel that they have just built.
+/// What runs is a guest; nothing of the tree is executed here.
+fn tree_one_is_in(
+    args: &MachineArgs,
+    environment: &Environment,
+) -> Result<Option<PathBuf>, Failure> {
+    let own_boot = args.initramfs.is_some() || args.root.is_some() || args.firmware.is_some();
+    let Some(dir) = std::env::current_dir().ok().filter(|_| !own_boot) else { return Ok(None) };
+    let arch = session::guest_arch(args.arch, environment)?;
+    if !session::is_built_tree(&dir, arch) {
+        return Ok(None);
+    }
+    ui::note(&format!(
+        "booting the kernel tree here, `{}`; `--kernel @default` boots another",
+        dir.display()
+    ));
+    Ok(Some(dir))
 }
 
 pub(crate) fn dry_run(plan: &Plan) -> Result<u8, Failure> {

@@ -12,7 +12,9 @@ use vmtest_guest::proto;
 
 use crate::arch::Arch;
 use crate::initramfs::ImageSpec;
-use crate::initramfs::modules::{ModuleProblem, ModuleProblems, Modules, Request, SelectOptions};
+use crate::initramfs::modules::{
+    ModuleProblem, ModuleProblems, Modules, Request, SelectOptions, Selection,
+};
 
 /// The parts of a base.
 #[derive(Clone, Debug)]
@@ -97,7 +99,15 @@ impl Base {
         Ok(())
     }
 
-    fn add_modules(&self, dir: &Path, builder: &mut ImageSpec) -> Result<(), BaseError> {
+    /// The files of the modules that are taken; none where they cannot be told, which the image's builder
+    /// reports.
+    pub(super) fn module_files(&self) -> Vec<PathBuf> {
+        let selected = self.modules_dir.as_ref().map(|dir| self.select(dir));
+        let Some(Ok((_, selection))) = selected else { return Vec::new() };
+        selection.modules.into_iter().map(|module| module.host_path).collect()
+    }
+
+    fn select(&self, dir: &Path) -> Result<(Modules, Selection), BaseError> {
         let modules = Modules::open(dir)
             .map_err(|source| BaseError::Modules { dir: dir.to_owned(), source })?;
         let required = self.modules.iter().map(Request::new);
@@ -106,6 +116,11 @@ impl Base {
         let selection = modules
             .select(&requests, &SelectOptions::default())
             .map_err(|source| BaseError::Select { dir: dir.to_owned(), source })?;
+        Ok((modules, selection))
+    }
+
+    fn add_modules(&self, dir: &Path, builder: &mut ImageSpec) -> Result<(), BaseError> {
+        let (modules, selection) = self.select(dir)?;
         builder.by("a kernel module that the options need");
         let mut list = String::new();
         for module in selection.modules.iter().filter(|module| module.load) {

@@ -80,6 +80,16 @@ pub enum Error {
         /// As given.
         path: PathBuf,
     },
+    /// A directory was named as the kernel, and has none.
+    #[error("there is no kernel in `{}`: {what}", .dir.display())]
+    NoKernelIn {
+        /// As given.
+        dir: PathBuf,
+        /// What is missing.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// The kernel is packed, and cannot be unpacked.
     #[error("cannot unpack the kernel `{}`, which is {form}", .path.display())]
     Unpack {
@@ -276,6 +286,7 @@ impl Error {
             Error::NotADirectory { .. } => {
                 "only directories can be shared; --file puts a file into the image".into()
             }
+            Error::NoKernelIn { hint, .. } => hint.clone(),
             Error::Unpack { .. } => {
                 "unpack it yourself, and name what comes of it: an Image, a bzImage or a vmlinux".into()
             }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
+use super::kernel_dir::{self, KernelDir};
 use crate::arch::Arch;
 use crate::assets::{GcovAsset, GuestAssets};
 use crate::configure::Kernel;
@@ -23,6 +24,7 @@ use crate::options::Environment;
 const UNPACKED_MAX_BYTES: u64 = 1 << 30;
 
 /// The kernel with what is known of it.
+#[derive(Default)]
 pub(super) struct FoundKernel {
     pub(super) path: PathBuf,
     /// What QEMU gets in its place: the same unpacked, where QEMU might not do that.
@@ -58,17 +60,20 @@ pub(super) fn find(
         Kernel::Default => (None, guest.kernel.as_ref()),
     };
     let mut kernel = match (given, pinned) {
-        (Some(path), _) => FoundKernel {
-            path: path.clone(),
-            unpacked: None,
-            modules: None,
-            config: None,
-            vmlinux: None,
-            release: None,
-            given: true,
-            gcov: None,
-            sha256: None,
-        },
+        (Some(path), _) if path.is_dir() => {
+            let KernelDir { image, modules, config, vmlinux } = kernel_dir::find(arch, path)?;
+            FoundKernel {
+                path: image,
+                modules,
+                config,
+                vmlinux,
+                given: true,
+                ..FoundKernel::default()
+            }
+        }
+        (Some(path), _) => {
+            FoundKernel { path: path.clone(), given: true, ..FoundKernel::default() }
+        }
         (None, Some(pinned)) => {
             // Only the packed image has the entry point that UEFI wants.
             let image = if uefi { &pinned.image } else { pinned.to_boot() };
@@ -105,7 +110,8 @@ pub(super) fn find(
             let dir = Path::new("/lib/modules").join(release);
             (Some(arch) == Arch::host() && dir.is_dir()).then_some(dir)
         };
-        kernel.modules = modules.or_else(|| found.release.as_ref().and_then(installed));
+        kernel.modules =
+            modules.or(kernel.modules).or_else(|| found.release.as_ref().and_then(installed));
     } else if let Some(dir) = modules {
         kernel.modules = Some(dir);
     }

@@ -102,7 +102,13 @@ impl Prepared {
                     file("shell", shell)?;
                 }
                 if let Some(dir) = &base.modules_dir {
-                    file("modules", &dir.join("modules.dep"))?;
+                    match dir.join("modules.dep") {
+                        index if index.is_file() => file("modules", &index)?,
+                        // Of a build tree: any of them may have been built again.
+                        _ => {
+                            base.module_files().iter().try_for_each(|path| file("module", path))?
+                        }
+                    }
                 }
                 if let Some(before) = before {
                     file("initramfs", before)?;

@@ -19,6 +19,7 @@ mod guest;
 mod hangs;
 mod hostile;
 mod initramfs;
+mod kernel_dir;
 mod kernels;
 mod layers;
 mod library;

@@ -40,6 +40,10 @@ pub struct Modules {
     builtin: HashSet<String>,
     softdep: String,
     weakdep: String,
+    /// Where modules are below the directory in the image: a build tree lacks what installing adds.
+    prefix: &'static str,
+    /// `modules.order` of a build tree, whose files are the modules.
+    order: Option<String>,
     /// What lies on disk, for when `modules.dep` is wrong.
     on_disk: OnceLock<Index>,
     /// `modules.alias`.
@@ -229,9 +233,10 @@ pub struct FirmwareFile {
 }
 
 impl Modules {
-    /// The modules below `dir`, which is `…/lib/modules/RELEASE`.
+    /// The modules below `dir`, which is `…/lib/modules/RELEASE`, or a kernel's build tree.
     ///
-    /// A missing `modules.dep` is no error: dependencies are then read from the modules.
+    /// A missing `modules.dep` is no error: dependencies are then read from the modules. Those of a build tree
+    /// are the files that its `modules.order` names.
     ///
     /// # Errors
     /// `dir` is no directory or its index files cannot be read.
@@ -241,7 +246,6 @@ impl Modules {
         if !full.is_dir() {
             return Err(read(dir, io::ErrorKind::NotADirectory.into()));
         }
-        let release = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = |name: &str| {
             let path = full.join(name);
             match std::fs::read(&path) {
@@ -250,9 +254,21 @@ impl Modules {
                 Err(e) => Err(read(&path, e)),
             }
         };
+        let dep = text("modules.dep")?.map(Index::from_dep);
+        let built = if dep.is_none() { text("include/config/kernel.release")? } else { None };
+        let release = match &built {
+            Some(release) => release.trim().to_owned(),
+            None => full.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let order = match built {
+            Some(_) => Some(text("modules.order")?.unwrap_or_default()),
+            None => None,
+        };
         Ok(Modules {
             release,
-            dep: text("modules.dep")?.map(Index::from_dep),
+            dep,
+            prefix: if order.is_some() { "kernel/" } else { "" },
+            order,
             builtin: kmod::builtin(&text("modules.builtin")?.unwrap_or_default()).collect(),
             softdep: text("modules.softdep")?.unwrap_or_default(),
             weakdep: text("modules.weakdep")?.unwrap_or_default(),
@@ -357,6 +373,21 @@ impl Modules {
     fn on_disk(&self) -> &Index {
         self.on_disk.get_or_init(|| {
             let mut index = Index::default();
+            if let Some(order) = &self.order {
+                for path in order.lines().filter_map(in_tree) {
+                    // Before Linux 5.3 paths had a `kernel/` of the installed tree before them; there is a
+                    // directory of this name in the source, too.
+                    let is_there = |path: &str| self.dir.join(path).is_file();
+                    let path = match path.strip_prefix("kernel/") {
+                        Some(below) if !is_there(&path) && is_there(below) => below.to_owned(),
+                        _ => path,
+                    };
+                    if let Some(name) = kmod::module_name(&path) {
+                        index.files.insert(name, Entry { path, deps: None });
+                    }
+                }
+                return index;
+            }
             let walk = walkdir::WalkDir::new(&self.dir).sort_by_file_name().into_iter();
             // `build` and `source` link to the kernel's source.
             let files =
@@ -374,6 +405,15 @@ impl Modules {
             index
         })
     }
+}
+
+/// The file in a build tree that a line of its `modules.order` means: Linux names the object from 6.2 on, the
+/// module before that. A path that leads out of the tree is none.
+fn in_tree(line: &str) -> Option<String> {
+    let path = line.trim();
+    let stem = path.strip_suffix(".o").or_else(|| path.strip_suffix(".ko"))?;
+    let inside = !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | ".."));
+    inside.then(|| format!("{stem}.ko"))
 }
 
 /// Text of an index file; names in it are ASCII.

@@ -408,7 +408,8 @@ impl<'a> Selector<'a> {
     ) -> SelectedModule {
         let host_path = self.modules.dir.join(&entry.path);
         let end = entry.path.rfind(".ko").map_or(entry.path.len(), |at| at + 3);
-        let dest = format!("lib/modules/{}/{}", self.modules.release, &entry.path[..end]);
+        let Modules { release, prefix, .. } = self.modules;
+        let dest = format!("lib/modules/{release}/{prefix}{}", &entry.path[..end]);
         SelectedModule {
             name: name.to_owned(),
             compression: Compression::of(&host_path),
