@@ -32,6 +32,7 @@ let
     (root + "/rustfmt.toml")
     (root + "/src")
     (root + "/guest")
+    (root + "/macros")
     (root + "/benches")
     (root + "/examples")
     (root + "/tests")
