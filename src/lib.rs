@@ -36,6 +36,7 @@ pub mod preflight;
 pub mod programs;
 pub mod qemu;
 pub mod quote;
+pub mod reasons;
 pub mod results;
 pub mod run_record;
 pub mod runner;

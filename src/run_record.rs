@@ -16,6 +16,7 @@ use crate::coverage::Collected;
 use crate::diagnosis::{Judged, Ruled};
 use crate::hang_report::HangReport;
 use crate::plan::{Plan, Spelling};
+use crate::reasons::Reason;
 use crate::vm::{KernelCounters, Outcome, Phases, Verdict};
 
 /// Version of the report's format.
@@ -53,6 +54,8 @@ pub struct RunRecord {
     pub console_tail: Vec<String>,
     /// What was found in a guest that hangs or took too long.
     pub hang: Option<Box<HangReport>>,
+    /// Why it failed, where that can be told, and what helps.
+    pub reasons: Vec<Reason>,
     /// The kernel's reports of its faults, with files and lines where they are known.
     pub splats: Judged,
     /// What was collected of the run's coverage, and where.
@@ -132,6 +135,7 @@ pub(crate) fn facts(
         artifacts: Vec::new(),
         console_tail: Vec::new(),
         hang: None,
+        reasons: Vec::new(),
         splats: Judged::default(),
         coverage: None,
         coverage_lost: None,
@@ -219,6 +223,7 @@ pub fn to_json(record: &RunRecord) -> Value {
             },
         })),
         "hang": context.hang.as_ref().map(|hang| hang.to_json()),
+        "reasons": context.reasons,
         "splats": splats(&context.splats),
         "host": {
             "qemu_ran_secs": outcome.host_load.ran.as_secs_f64(),

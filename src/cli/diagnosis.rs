@@ -1,12 +1,15 @@
 //! What a run says of its kernel's faults: the flags, and what is printed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use vmtest::configure::{
-    Configure, all, with_hang_after, with_required_option, with_splats, with_vmlinux,
+    Configure, all, with_boot_budget, with_hang_after, with_required_option, with_splats,
+    with_vmlinux,
 };
 use vmtest::diagnosis::{Kind, Mode, Splat};
+use vmtest::duration;
 use vmtest::fields::BadValue;
 use vmtest::formats::kconfig;
 use vmtest::run_record::RunRecord;
@@ -34,6 +37,12 @@ pub(crate) struct DiagnosisArgs {
     /// does nothing hangs, too. Default: 1m with KVM, 3m emulated, and doing nothing is no hang
     #[arg(long, value_name = "D|off", value_parser = text(HangAfter::parse), help_heading = "Limits")]
     hang_after: Option<HangAfter>,
+    /// Print where the time went: QEMU, kernel, agent, setup, command, shutdown
+    #[arg(long, help_heading = "Report")]
+    pub(crate) profile: bool,
+    /// A run whose guest was ready later than this after QEMU's start fails, though all else passed
+    #[arg(long, value_parser = text(duration::parse_limit), value_name = "D", help_heading = "Limits")]
+    boot_budget: Option<Duration>,
     /// Option that the kernel must have, with or without CONFIG_; repeats. What devices need is looked for
     /// anyway
     #[arg(long, value_parser = text(option_name), value_name = "OPTION", help_heading = "Boot")]
@@ -49,11 +58,13 @@ pub(crate) struct DiagnosisArgs {
 impl DiagnosisArgs {
     /// What the flags mean for the machine; reads the files that they name.
     pub(crate) fn configurator(&self) -> Result<impl Configure + use<>, Failure> {
-        let DiagnosisArgs { splats, hang_after, require, lists, vmlinux } = self;
+        let DiagnosisArgs { splats, hang_after, profile: _, boot_budget, require, lists, vmlinux } =
+            self;
         let gate = lists.gate(splats.unwrap_or(Mode::Warn))?;
         let vmlinux = vmlinux.clone().map(with_vmlinux);
         let require = all(require.clone().into_iter().map(with_required_option));
-        Ok((with_splats(gate), hang_after.map(with_hang_after), require, vmlinux))
+        let budget = boot_budget.map(with_boot_budget);
+        Ok((with_splats(gate), hang_after.map(with_hang_after), budget, require, vmlinux))
     }
 }
 
@@ -89,6 +100,16 @@ pub(crate) fn say_hang(record: &RunRecord) {
     if !lines.is_empty() {
         ui::note(&format!("what was found {}:", hang.evidence.stage.text()));
         ui::excerpt(&lines);
+    }
+}
+
+/// Says why a run failed, where that can be told, and what helps.
+pub(crate) fn say_reasons(record: &RunRecord) {
+    for reason in &record.reasons {
+        ui::note(&reason.text);
+        if let Some(fix) = &reason.fix {
+            ui::hint(fix);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod initramfs;
 mod interrupt;
 mod kernel;
 mod options;
+mod profile;
 mod run;
 mod runner;
 mod shell;
@@ -55,7 +56,7 @@ Exit codes:
   71     QEMU died or the guest was lost
   72     the guest hangs (--hang-after)
   73     the kernel reported a fault, and all else passed (--splats fail)
-  124    timed out (the message says which limit)
+  124    timed out (the message says which limit), or --boot-budget is over
   130    interrupted
 
 In values with several parts a backslash takes a colon, a comma or a backslash as it is: 'DIR\\:X:TAG'.

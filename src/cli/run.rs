@@ -21,6 +21,7 @@ use super::diagnosis;
 use super::error::{Failure, INTERRUPTED};
 use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
+use super::profile;
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
 
@@ -185,6 +186,9 @@ pub(crate) fn execute(
         diagnosis::say(&record);
         return Ok(code);
     }
+    if args.diagnosis.profile && format != MessageFormat::Json {
+        profile::say(&record);
+    }
     conclude(&record, format, args.verbose || !has_agent);
     match (&record.coverage_lost, code) {
         (Some((text, hint)), 0) => Err(Failure::missing(text, hint)),
@@ -299,6 +303,7 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
         return;
     }
     ui::failed(&format!("{verdict} ({took})"));
+    diagnosis::say_reasons(record);
     diagnosis::say_hang(record);
     // The command's own failure explains itself; everything else is explained by the console.
     if !matches!(
@@ -306,6 +311,7 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
         Verdict::Exited(_)
             | Verdict::NotStarted { .. }
             | Verdict::KernelFault { .. }
+            | Verdict::OverBudget { .. }
             | Verdict::Interrupted { .. }
     ) {
         if !seen_console && !record.console_tail.is_empty() && !diagnosis::explains(record) {

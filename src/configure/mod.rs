@@ -106,6 +106,9 @@ pub struct Config {
     pub requires: Vec<String>,
     /// A directory that keeps console, streams and `run.json` of the run. Default: none.
     pub artifacts: Option<PathBuf>,
+    /// A run whose guest is ready later than this after QEMU's start fails, though all else passed.
+    /// Default: none.
+    pub boot_budget: Option<Duration>,
     /// When a silent guest is looked at, whether it hangs. Default: after 1 min with KVM, 3 min emulated.
     pub hang_after: Option<HangAfter>,
     /// From QEMU's start until the agent is ready. Default: 20 s with KVM, 2 min emulated.
@@ -190,6 +193,7 @@ impl Config {
             image: Vec::new(),
             default_firmware: false,
             boot_timeout: None,
+            boot_budget: None,
             hang_after: None,
             coverage: None,
             coverage_name: None,

@@ -410,6 +410,12 @@ pub fn with_vmlinux(file: impl Into<PathBuf>) -> impl Configure {
     config(|config| config.vmlinux = Some(file))
 }
 
+/// Fails a run whose guest is ready later than this after QEMU's start, though all else passed: for tests of
+/// how fast something boots. (`--boot-budget`)
+pub fn with_boot_budget(budget: Duration) -> impl Configure {
+    config(move |config| config.boot_budget = Some(budget))
+}
+
 /// Says when a silent guest is looked at, whether it hangs (`docs/hangs.md`). Default: after 1 min with KVM,
 /// 3 min emulated, and one that only does nothing does not hang then. (`--hang-after`)
 pub fn with_hang_after(after: HangAfter) -> impl Configure {

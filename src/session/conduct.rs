@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use vmtest_guest::proto::{Exec, WindowSize};
@@ -22,6 +23,7 @@ use crate::diagnosis::{Gate, Judged, Kind, Mode};
 use crate::hang_report::HangReport;
 use crate::initramfs::Hash;
 use crate::plan::Spelling;
+use crate::reasons;
 use crate::run_record::{self, Origin, RunRecord};
 use crate::templates::Template;
 use crate::vm::{
@@ -99,6 +101,7 @@ impl Prepared {
             stdout: tails[0].before(artifacts.tee("stdout", conduct.streams.stdout)?),
             stderr: tails[1].before(artifacts.tee("stderr", conduct.streams.stderr)?),
         };
+        let budget = self.boot_budget;
         let starting = || observe(Progress::Starting);
         let mut ready = self.get_ready(conduct.terminal, interrupt.as_mut(), &starting).await?;
         ready.notices.iter().for_each(|text| tell(text));
@@ -108,6 +111,8 @@ impl Prepared {
         let console = ready.vm().console().clone();
         let version = ready.vm().qemu_version_watch();
         let cmdline = ready.vm().plan().quoted(Spelling::Typed);
+        let plan = ready.vm().plan();
+        let (memory_bytes, has_agent) = (plan.memory_bytes(), plan.has_agent());
         let (gate, symbols) = (std::mem::take(&mut ready.gate), ready.symbols.clone());
         let Ready { start, job, origin, record: facts, coverage, notices, .. } = ready;
         let mut outcome = {
@@ -127,9 +132,16 @@ impl Prepared {
         // A guest that goes on has not panicked: it was a program's text.
         let panicked = matches!(outcome.verdict, Verdict::Panicked { .. });
         splats.retain(|splat| splat.kind != Kind::Panic || panicked);
-        let mut splats = gate.judge(splats, more);
         let mut said = console.transcript();
         said.truncate(outcome.evidence.as_ref().map_or(said.len(), |found| found.console_bytes));
+        let reasons = reasons::of(reasons::Traces {
+            verdict: &outcome.verdict,
+            console: &said,
+            stderr: &tails[1].lines(TAIL_LINES),
+            memory_bytes,
+            has_agent,
+        });
+        let mut splats = gate.judge(splats, more);
         let mut finder = symbols.open();
         if let Some(busy) = outcome.host_load.complaint() {
             splats.excuse_hangs(&busy);
@@ -144,6 +156,7 @@ impl Prepared {
             tell(&text);
             outcome.notices.push(text);
         }
+        judge_boot(budget, &mut outcome);
         judge_splats(&splats, &mut outcome.verdict);
         let coverage = coverage.map(|collecting| collecting.finish(&outcome));
         let (collected, lost) = coverage
@@ -159,6 +172,7 @@ impl Prepared {
             },
             splats,
             hang,
+            reasons,
             coverage: collected,
             coverage_lost: lost,
             origin: Some(origin.lock().unwrap_or_else(PoisonError::into_inner).clone()),
@@ -369,6 +383,16 @@ impl Ready {
             Start::Booting(vm) => vm,
             Start::Ready(guest) => guest.vm_mut(),
         }
+    }
+}
+
+/// A boot over its budget is the verdict of a run in which nothing else went wrong.
+fn judge_boot(budget: Option<Duration>, outcome: &mut Outcome) {
+    if let (Some(budget), Some(took)) = (budget, outcome.phases.boot)
+        && outcome.verdict.passed()
+        && took > budget
+    {
+        outcome.verdict = Verdict::OverBudget { took, budget };
     }
 }
 

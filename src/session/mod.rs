@@ -99,6 +99,7 @@ pub struct Prepared {
     event_files: Vec<EventFile>,
     /// Which reports of the kernel count.
     gate: Gate,
+    boot_budget: Option<Duration>,
     symbols: Symbols,
     preflight: Preflight,
     artifacts: Option<PathBuf>,
@@ -158,6 +159,7 @@ fn prepare_from(
         image: parts,
         default_firmware,
         boot_timeout,
+        boot_budget,
         hang_after,
         coverage,
         coverage_name,
@@ -259,6 +261,7 @@ fn prepare_from(
         },
         event_files,
         gate: splats,
+        boot_budget,
         symbols,
         preflight,
         artifacts,

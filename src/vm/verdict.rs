@@ -46,6 +46,13 @@ pub enum Verdict {
         /// Its value.
         after: Duration,
     },
+    /// All else went well, and the guest was ready later than it may be.
+    OverBudget {
+        /// From QEMU's start until the guest was ready.
+        took: Duration,
+        /// How long that may take.
+        budget: Duration,
+    },
     /// Nothing has come from the guest for a time, and there is proof that nothing will.
     Hung {
         /// What proves it.
@@ -119,7 +126,7 @@ impl Verdict {
             Verdict::Hung { .. } => 72,
             Verdict::KernelFault { .. } => 73,
             Verdict::QemuDied { .. } | Verdict::GuestLost { .. } | Verdict::TaskFailed { .. } => 71,
-            Verdict::TimedOut { .. } => 124,
+            Verdict::TimedOut { .. } | Verdict::OverBudget { .. } => 124,
             Verdict::Interrupted { .. } => 130,
         }
     }
@@ -139,6 +146,7 @@ impl Verdict {
             | Verdict::PoweredOff => "failed",
             Verdict::Panicked { .. } => "guest-panicked",
             Verdict::TimedOut { .. } => "timed-out",
+            Verdict::OverBudget { .. } => "over-budget",
             Verdict::Hung { .. } => "hung",
             Verdict::QemuDied { .. } => "qemu-died",
             Verdict::GuestLost { .. } => "guest-lost",
@@ -188,6 +196,15 @@ impl std::fmt::Display for Verdict {
                     }
                     Limit::Run => write!(f, "timed out: the run took over {after} (--timeout)"),
                 }
+            }
+            Verdict::OverBudget { took, budget } => {
+                let [took, budget] = [took, budget].map(|time| {
+                    crate::duration::display(Duration::from_millis(time.as_millis() as u64))
+                });
+                write!(
+                    f,
+                    "the boot took {took}, {budget} were allowed; all else passed (--boot-budget)"
+                )
             }
             Verdict::Hung { why, silent } => {
                 let silent = crate::duration::display(Duration::from_secs(silent.as_secs().max(1)));
@@ -255,6 +272,14 @@ mod tests {
                 Verdict::TimedOut { limit: Limit::Boot, after: Duration::from_secs(1) },
                 124,
                 "timed-out",
+            ),
+            (
+                Verdict::OverBudget {
+                    took: Duration::from_secs(2),
+                    budget: Duration::from_secs(1),
+                },
+                124,
+                "over-budget",
             ),
             (Verdict::Hung { why: text(), silent: Duration::ZERO }, 72, "hung"),
             (Verdict::Interrupted { signal: "SIGINT" }, 130, "interrupted"),

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Flags of `run` that no configurator sets.
-const NO_CONFIGURATOR: [(&str, &str); 9] = [
+const NO_CONFIGURATOR: [(&str, &str); 10] = [
     ("arch", "a machine is made for an architecture: `Config::new`"),
     ("env", "of the command: `Command::env`"),
     ("cwd", "of the command: `Command::cwd`"),
     ("stdin", "of the command: `Command::stdin`"),
     ("verbose", "of the program"),
+    ("profile", "of the program; the library has `Outcome::phases`"),
     ("dry-run", "of the program; the library has `Prepared::plan`"),
     ("message-format", "of the program"),
     ("help", "of the program"),

@@ -27,7 +27,17 @@ const LAYERS: [&[&str]; 8] = [
         "preflight",
     ],
     &["sys", "vm"],
-    &["run_record", "configure", "blocking", "pool", "testing", "session", "runner", "hang_report"],
+    &[
+        "run_record",
+        "configure",
+        "blocking",
+        "pool",
+        "testing",
+        "session",
+        "runner",
+        "hang_report",
+        "reasons",
+    ],
     &["cli", "main", "lib"],
 ];
 
