@@ -21,6 +21,7 @@ use vmtest::session::{Conduct, Prepared, Variable};
 use vmtest::vm::{CommandHandle, Progress, Streams, Verdict};
 use vmtest_guest::proto::ExitStatus;
 
+use super::diagnosis;
 use super::error::{Failure, UNAVAILABLE};
 use super::interrupt::Interrupts;
 use super::options::RunnerArgs;
@@ -261,6 +262,9 @@ fn finish(record: &RunRecord, verbose: bool) -> u8 {
     let by_itself = matches!(verdict, Verdict::Exited(_));
     if verbose || !by_itself {
         conclude(record, MessageFormat::Text, verbose);
+    } else {
+        // A kernel that reports a fault may be why.
+        diagnosis::say(record);
     }
     if let Verdict::Exited(ExitStatus::Signal(signal)) = verdict {
         end_by(*signal);
