@@ -42,6 +42,8 @@ pub mod run_record;
 pub mod runner;
 pub mod session;
 pub mod size;
+#[cfg(feature = "suites")]
+pub mod suite;
 mod sys;
 pub mod templates;
 pub mod testing;

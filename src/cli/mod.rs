@@ -14,12 +14,14 @@ mod interrupt;
 mod kernel;
 mod options;
 mod profile;
+mod report;
 mod run;
 mod runner;
 mod shell;
 mod splats;
 mod template;
 mod terminal;
+mod test;
 mod ui;
 mod value;
 
@@ -78,6 +80,10 @@ enum Commands {
     Doctor(doctor::Args),
     /// Say what a kernel can be used for
     Kernel(kernel::Args),
+    /// Run a suite of tests, each in a fresh guest
+    Test(Box<test::TestArgs>),
+    /// Join and convert results of suites
+    Report(report::Args),
     /// List, verify or locate kernels, QEMUs and guest programs
     Assets(assets::Args),
     /// Make initramfs images and look into them
@@ -124,6 +130,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Some(Commands::Shell(args)) => shell::run(args, &environment),
         Some(Commands::Doctor(args)) => doctor::run(&args, &environment),
         Some(Commands::Kernel(args)) => kernel::run(args, &environment),
+        Some(Commands::Test(args)) => test::run(*args, &environment),
+        Some(Commands::Report(args)) => report::run(args),
         Some(Commands::Assets(args)) => assets::run(args, &environment),
         Some(Commands::Initramfs(args)) => initramfs::run(args, &environment),
         Some(Commands::Coverage(args)) => coverage::run(args),

@@ -54,6 +54,17 @@ pub(crate) fn failed(text: &str) {
     line(&format!("{} {text}", paint("1;31", "vmtest:")));
 }
 
+/// A test's result, in a column.
+pub(crate) fn result(status: vmtest::results::Status) -> String {
+    let colour = match status {
+        vmtest::results::Status::Passed => "32",
+        vmtest::results::Status::Flaky => "1;35",
+        vmtest::results::Status::Skipped => "33",
+        _ => "1;31",
+    };
+    paint(colour, &format!("{:>9}", status.name()))
+}
+
 /// Lines of the guest's console, set off.
 pub(crate) fn excerpt(lines: &[String]) {
     for text in lines {

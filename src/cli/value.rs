@@ -6,6 +6,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use vmtest::fields::{BadValue, UnknownWord};
 use vmtest::options::ParseQemuCommandError;
 use vmtest::qemu::{ParseDriveError, ParseNetError};
+use vmtest::results::UnknownFormat;
+use vmtest::suite::PartitionError;
 use vmtest::{accel, arch, duration, size};
 
 /// An error that says how to fix it.
@@ -38,7 +40,7 @@ macro_rules! hinted {
         })*
     };
 }
-hinted! { accel::UnknownAccel arch::UnsupportedArch duration::Error size::Error ParseQemuCommandError }
+hinted! { accel::UnknownAccel arch::UnsupportedArch duration::Error size::Error ParseQemuCommandError UnknownFormat PartitionError }
 
 macro_rules! says_it_itself {
     ($($error:ty)*) => {

@@ -58,9 +58,11 @@ impl Status {
         }
     }
 
-    /// The result of several tries: a pass among failures is flaky.
+    /// The result of several tries: a pass among failures is flaky. A try that did not get to it says
+    /// nothing, unless none did.
     pub fn of_tries(tries: impl IntoIterator<Item = Status>) -> Status {
-        let tries: Vec<Status> = tries.into_iter().collect();
+        let mut tries: Vec<Status> = tries.into_iter().collect();
+        tries.retain(|status| *status != Status::NotRun);
         let passed = tries.contains(&Status::Passed);
         match tries.iter().min() {
             Some(worst) if !worst.good() && passed => Status::Flaky,

@@ -399,7 +399,7 @@ fn said(last_lines: &[String], limit: &Duration, ended: bool) -> String {
 }
 
 /// The last lines of a text, without empty ones and control characters.
-pub(crate) fn last_lines(text: &[u8], count: usize) -> Vec<String> {
+pub fn last_lines(text: &[u8], count: usize) -> Vec<String> {
     let mut lines: Vec<String> = text
         .rsplit(|&byte| byte == b'\n')
         .map(printable)

@@ -43,7 +43,7 @@ mod value;
 mod verdict;
 mod wait;
 
-pub(crate) use console::last_lines;
+pub use console::last_lines;
 pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use counters::KernelCounters;
 pub use dialogue::{Job, Outcome, Phases, Progress, SaveDone, SaveRequest, Start, run};

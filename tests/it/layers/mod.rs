@@ -37,6 +37,7 @@ const LAYERS: [&[&str]; 8] = [
         "runner",
         "hang_report",
         "reasons",
+        "suite",
     ],
     &["cli", "main", "lib"],
 ];
