@@ -121,7 +121,11 @@ pub fn mount_fs(what: &proto::Mount) -> Result<(), Error> {
             source,
         })?;
     }
-    let source = appeared(&what.source);
+    // A share's tag may look like a device, as that of a root share does: there is no file to wait for.
+    let source = match what.fstype.as_str() {
+        "9p" | "virtiofs" => what.source.clone(),
+        _ => appeared(&what.source),
+    };
     let mut flags = MountFlags::empty();
     if what.read_only {
         flags |= MountFlags::RDONLY;

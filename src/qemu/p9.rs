@@ -16,6 +16,12 @@ const MOUNT_DIR: &str = "/mount/9p";
 /// less three). Measured in `docs/devices.md`.
 pub(super) const MSIZE_BYTES: u32 = 512_000;
 
+/// How shares are mounted. mmap: shared mappings work, and a file that the host changes is seen at the
+/// next open.
+fn options() -> String {
+    format!("trans=virtio,version=9p2000.L,msize={MSIZE_BYTES},cache=mmap")
+}
+
 /// A host directory that the guest sees as a 9p file system, mounted at `/mount/9p/<tag>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct P9Share {
@@ -135,8 +141,7 @@ impl Device for P9Share {
             source: self.tag.clone(),
             target: format!("{MOUNT_DIR}/{}", self.tag),
             fstype: "9p".into(),
-            // mmap: shared mappings work, and a file that the host changes is seen at the next open.
-            data: format!("trans=virtio,version=9p2000.L,msize={MSIZE_BYTES},cache=mmap"),
+            data: options(),
             read_only: self.read_only,
         });
         Ok(())
@@ -208,7 +213,7 @@ impl Device for P9Root {
         for parameter in [
             "root=/dev/root",
             "rootfstype=9p",
-            &format!("rootflags=trans=virtio,version=9p2000.L,msize={MSIZE_BYTES}"),
+            &format!("rootflags={}", options()),
             if self.read_only { "ro" } else { "rw" },
         ] {
             planner.kernel(parameter)?;

@@ -13,33 +13,51 @@ mod shell_uinit;
 mod vm_mount;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::process::ExitCode;
 
 use common::USAGE;
 
 type Main = fn(&[OsString]) -> ExitCode;
 
-const COMMANDS: &[(&str, Main, &str)] = &[
-    ("event", event::main, "NAME JSON... | NAME --done"),
-    ("gouinit", go_uinit::main, "[-coverprofile FILE] [-test_timeout DURATION]"),
-    ("shelluinit", shell_uinit::main, "[SCRIPT]"),
-    ("shutdownafter", power_off_after::main, "[--] COMMAND..."),
-    ("vmmount", vm_mount::main, "[--] [COMMAND...]"),
+/// Name, program, arguments, and what it is for.
+const COMMANDS: &[(&str, Main, &str, &str)] = &[
+    (
+        "event",
+        event::main,
+        "NAME JSON... | NAME --done",
+        "sends events; --done: that was all (said for you when the command ends with status 0)",
+    ),
+    (
+        "gouinit",
+        go_uinit::main,
+        "[-coverprofile FILE] [-test_timeout DURATION]",
+        "runs Go test programs of the image",
+    ),
+    ("shelluinit", shell_uinit::main, "[SCRIPT]", "runs a shell script of the image"),
+    ("shutdownafter", power_off_after::main, "[--] COMMAND...", "runs a command, then powers off"),
+    ("vmmount", vm_mount::main, "[--] [COMMAND...]", "mounts shares, then runs a command"),
 ];
 
 pub(crate) fn find(name: &OsStr) -> Option<Main> {
-    COMMANDS.iter().find(|(known, ..)| *known == name).map(|(_, main, _)| *main)
+    COMMANDS.iter().find(|(known, ..)| *known == name).map(|(_, main, ..)| *main)
 }
 
-/// Says what there is; an error, since nobody asks for it on purpose in a guest.
-pub(crate) fn usage(wrong: Option<&OsStr>) -> ExitCode {
-    if let Some(wrong) = wrong {
+/// Says what there is: on stdout where it is asked for, else it is an error.
+pub(crate) fn usage(asked: Option<&OsStr>) -> ExitCode {
+    let mut text = "vmtest-guest: /init of a guest (as process 1), and the commands\n".to_owned();
+    for (name, _, arguments, what) in COMMANDS {
+        text.push_str(&format!("  {name} {arguments}\n      {what}\n"));
+    }
+    if asked.is_some_and(|word| word == "--help" || word == "-h" || word == "help") {
+        // A reader that left knows enough.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    if let Some(wrong) = asked {
         eprintln!("error: no command `{}`", wrong.display());
     }
-    eprintln!("vmtest-guest: /init of a guest (as process 1), and the commands");
-    for (name, _, arguments) in COMMANDS {
-        eprintln!("  {name} {arguments}");
-    }
+    eprint!("{text}");
     ExitCode::from(USAGE)
 }
 

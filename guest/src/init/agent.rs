@@ -119,6 +119,7 @@ fn hello(ports: Vec<String>, modules: Vec<String>, init_secs: f64) -> Hello {
         ready_secs: seconds_since_boot(),
         ports,
         modules,
+        no_clock: fresh::has_no_clock(),
     }
 }
 
@@ -343,6 +344,10 @@ impl Agent {
             }
             Request::Resumed { id, fresh } => {
                 let result = fresh::become_own(&fresh).map(|()| None);
+                self.answer(id, result);
+            }
+            Request::Clock { id, realtime_ns } => {
+                let result = fresh::set_clock(realtime_ns).map(|()| None);
                 self.answer(id, result);
             }
             Request::KernelCoverage { id } => {

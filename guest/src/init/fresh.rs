@@ -6,7 +6,7 @@
 //! 1, keys of the kernel's own hash tables) stays the same in all of them.
 
 use super::failure::Failure;
-use rustix::time::{ClockId, Timespec, clock_settime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use std::fs::File;
 use std::os::fd::AsFd;
 use vmtest_guest::proto::Fresh;
@@ -16,18 +16,29 @@ use crate::sys;
 pub(crate) fn become_own(fresh: &Fresh) -> Result<(), Failure> {
     #[cfg(target_arch = "riscv64")]
     wake_timers();
-    let now = Timespec {
-        tv_sec: (fresh.realtime_ns / 1_000_000_000) as _,
-        tv_nsec: (fresh.realtime_ns % 1_000_000_000) as _,
-    };
-    clock_settime(ClockId::Realtime, now)
-        .map_err(|errno| Failure::of("cannot set the guest's clock", &errno.into()))?;
+    set_clock(fresh.realtime_ns)?;
     let seed = bytes_of(&fresh.entropy).ok_or_else(|| {
         Failure::new("the host's random bytes are none", rustix::io::Errno::INVAL)
     })?;
     File::open("/dev/urandom")
         .and_then(|random| sys::reseed(random.as_fd(), &seed))
         .map_err(|error| Failure::of("cannot give the guest random numbers of its own", &error))
+}
+
+/// Sets the clock to a time of the host's, in nanoseconds since 1970.
+pub(crate) fn set_clock(realtime_ns: u64) -> Result<(), Failure> {
+    let now = Timespec {
+        tv_sec: (realtime_ns / 1_000_000_000) as _,
+        tv_nsec: (realtime_ns % 1_000_000_000) as _,
+    };
+    clock_settime(ClockId::Realtime, now)
+        .map_err(|errno| Failure::of("cannot set the guest's clock", &errno.into()))
+}
+
+/// Whether the kernel found no clock in the machine: it then begins with 1970.
+pub(crate) fn has_no_clock() -> bool {
+    const DAY_SECS: i64 = 24 * 60 * 60;
+    clock_gettime(ClockId::Realtime).tv_sec < DAY_SECS
 }
 
 /// Has every processor program its timer anew. QEMU before 10.2 forgets a riscv64 processor's pending

@@ -9,6 +9,7 @@
 mod agent;
 mod children;
 mod diagnose;
+mod etc;
 mod exec;
 mod failure;
 mod files;
@@ -53,6 +54,7 @@ pub(crate) fn main() -> ! {
         let _ = fs::create_dir_all("/root");
         let _ = rustix::fs::chmod("/root", Mode::from_raw_mode(0o700));
         shell::link(&mut notices);
+        etc::fill(&mut notices);
     }
     network::loopback_up();
     match wait_ports::wait_for_control() {

@@ -141,6 +141,13 @@ pub enum Request {
         #[serde(flatten)]
         fresh: Fresh,
     },
+    /// Set the clock: the kernel found none in the machine ([`Hello::no_clock`]).
+    Clock {
+        /// Number of the request.
+        id: u64,
+        /// The host's clock, in nanoseconds since 1970.
+        realtime_ns: u64,
+    },
     /// Send the kernel's gcov counters as a tar archive on [`COVERAGE_PORT`]. May be asked for while a
     /// command runs. Answered by [`Message::KernelCoverage`] or [`Message::Failed`].
     KernelCoverage {
@@ -230,6 +237,9 @@ pub struct Hello {
     pub ports: Vec<String>,
     /// Kernel modules that were loaded.
     pub modules: Vec<String>,
+    /// It is still the first day of 1970: the kernel has no driver for the machine's clock.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_clock: bool,
 }
 
 /// What makes a guest that lives again its own.

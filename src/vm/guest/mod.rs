@@ -19,7 +19,7 @@ mod streams;
 mod tests;
 
 use std::io::{ErrorKind, Read};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use vmtest_guest::proto::{
@@ -92,6 +92,10 @@ impl Vm {
             _ = self.ended() => Err(GuestError::Gone),
             () = tokio::time::sleep_until(deadline) => Err(GuestError::NotReady { limit }),
         };
+        let hello = match hello {
+            Ok(hello) if hello.no_clock => set_clock(&link).await.map(|()| hello),
+            hello => hello,
+        };
         match hello {
             Ok(hello) => {
                 let ready_after = self.started().elapsed();
@@ -99,6 +103,16 @@ impl Vm {
             }
             Err(why) => Err(failed(self, why)),
         }
+    }
+}
+
+/// Gives a guest the host's time. One that cannot take it lives on in 1970, which is its own remark.
+async fn set_clock(link: &Link) -> Result<(), GuestError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let realtime_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    match link.call(|id| Request::Clock { id, realtime_ns }).await {
+        Ok(_) | Err(GuestError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -219,6 +219,7 @@ fn hello(protocol: u32) -> Hello {
         ready_secs: 0.0,
         ports: Vec::new(),
         modules: Vec::new(),
+        no_clock: false,
     }
 }
 
