@@ -55,7 +55,14 @@ pub(crate) fn dangling(entries: &[Entry], links: &[Vec<u8>], notices: &mut Vec<S
         _ => Some(None),
     };
     for link in links {
-        if let (Some(Kind::Symlink { target }), None) = (find(link), follow(link, &look)) {
+        // It may have been put below a link of a base's to a directory: `bin/x` is `usr/bin/x` then.
+        let mut place = follow(parent(link), &look).unwrap_or_else(|| parent(link).to_vec());
+        let name = &link[parent(link).len()..];
+        place.extend_from_slice(match place.is_empty() {
+            true => name.strip_prefix(b"/").unwrap_or(name),
+            false => name,
+        });
+        if let (Some(Kind::Symlink { target }), None) = (find(&place), follow(link, &look)) {
             notices.push(format!(
                 "{} is a symbolic link to `{}`, which is not in the image",
                 Shown(link),

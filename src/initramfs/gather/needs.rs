@@ -41,6 +41,8 @@ impl Needs {
         }
         let mut present: HashSet<Vec<u8>> = provided.iter().cloned().collect();
         present.extend(scan.entries.iter().map(|entry| entry.path.clone()));
+        let brought = programs.iter().filter(|program| !program.absent);
+        present.extend(brought.map(|program| program.dest.clone()));
         let mut seen: HashSet<Vec<u8>> = HashSet::new();
         for Program { src, dest, by, absent } in programs {
             match resolver.program(src, dest, &|path| present.contains(path)) {

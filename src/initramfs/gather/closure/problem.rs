@@ -1,5 +1,6 @@
 //! What can be wrong with a closure, in full: for messages, for `why --missing`, for tests.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -148,6 +149,8 @@ pub struct MissingLibrary {
     pub tried: Vec<Tried>,
     /// A library of that name outside of the search path: a hardware directory, or the host.
     pub elsewhere: Option<PathBuf>,
+    /// The options that look for it again: the program, and where its libraries are.
+    pub options: Vec<OsString>,
 }
 
 /// One place where a library was looked for.
@@ -431,7 +434,10 @@ impl MissingLibrary {
                     the library a soname"
                 .to_owned();
         }
-        let more = format!("`vmtest initramfs why --missing {name}` shows every directory tried");
+        let mut words =
+            ["vmtest", "initramfs", "why", "--missing", &*name].map(OsString::from).to_vec();
+        words.extend(self.options.iter().cloned());
+        let more = format!("`{}` shows every directory tried", crate::quote::join(words).display());
         if let Some(path) = &self.elsewhere {
             let path = path.display();
             return format!("`{path}` exists and is outside of the search path; {more}");
@@ -469,6 +475,16 @@ impl fmt::Display for MissingLibrary {
 }
 
 impl Problems {
+    /// Says of missing libraries how to look for them again.
+    pub(super) fn with_options(mut self, options: &[OsString]) -> Problems {
+        for problem in &mut self.0 {
+            if let Problem::MissingLibrary(missing) = problem {
+                missing.options = options.to_vec();
+            }
+        }
+        self
+    }
+
     /// The problems, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()

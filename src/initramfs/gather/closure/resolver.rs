@@ -1,6 +1,8 @@
 //! Finds closures, program after program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::item::{Closure, Item, Reason, Source};
@@ -104,12 +106,40 @@ impl Resolver {
         let (search, rules) = self.parts();
         let mut walk = Walk::new(search, rules, provided);
         walk.program(host, dest);
-        let (closure, by_name) = walk.finish()?;
+        let (closure, by_name) = match walk.finish() {
+            Ok(found) => found,
+            Err(problems) => return Err(problems.with_options(&self.options(host))),
+        };
         for (name, path, lib) in by_name {
             let sure = searched_anyway(&lib, sysroot::parent(&path));
             self.by_name.entry(name).or_insert((path, sure));
         }
         Ok(closure)
+    }
+
+    /// The options of `vmtest initramfs why` that look at this program as it was looked at here.
+    fn options(&self, program: &Path) -> Vec<OsString> {
+        let mut options = Vec::new();
+        let mut add = |option: &str, value: &OsStr| {
+            options.extend([OsString::from(option), value.to_owned()]);
+        };
+        if Arch::host() != Some(self.arch) {
+            add("--arch", self.arch.name().as_ref());
+        }
+        if self.sysroot != Path::new("/") {
+            add("--sysroot", self.sysroot.as_os_str());
+        }
+        self.library_dirs.iter().for_each(|dir| add("--lib-dir", dir.as_os_str()));
+        // A colon in a name separates it from where it goes.
+        let mut escaped = OsString::new();
+        for (n, part) in program.as_os_str().as_bytes().split(|byte| *byte == b':').enumerate() {
+            if n > 0 {
+                escaped.push("\\:");
+            }
+            escaped.push(OsStr::from_bytes(part));
+        }
+        add("--bin", &escaped);
+        options
     }
 
     /// Where the guest would find the program `name` in the sysroot: guest path and host file.

@@ -15,7 +15,7 @@ use crate::initramfs::closure::problem::{
 use crate::initramfs::closure::search::{
     self, Failure, Kind, Libc, Located, Origin, Place, SearchDir, lib_of_loader,
 };
-use crate::initramfs::closure::sysroot::{copy_error, join, parent};
+use crate::initramfs::closure::sysroot::{copy_error, join, normal, parent};
 
 /// What one process has loaded, in the loader's order.
 struct Loaded {
@@ -233,7 +233,8 @@ impl Walk<'_> {
             .elsewhere
             .or_else(|| sonames.iter().find_map(|name| self.search.hardware_variant(name)));
         let chain = self.chain(of);
-        MissingLibrary { sonames, of: of.to_vec(), chain, dlopen, tried: miss.tried, elsewhere }
+        let (of, tried) = (of.to_vec(), miss.tried);
+        MissingLibrary { sonames, of, chain, dlopen, tried, elsewhere, options: Vec::new() }
     }
 
     /// Finds `name` for object `of` and adds it to what is loaded.
@@ -280,6 +281,10 @@ impl Walk<'_> {
             found = answer.found.clone();
         }
         let Some(located) = found else {
+            if self.brought_along(loaded, of, &dirs, file) {
+                loaded.names.insert(name.to_vec());
+                return Ok(());
+            }
             if miss.elsewhere.is_none() {
                 miss.elsewhere = outside(&loaded.objects[of], file);
             }
@@ -287,6 +292,32 @@ impl Walk<'_> {
         };
         self.add(loaded, of, name, located, reason);
         Ok(())
+    }
+
+    /// Whether the image has this library anyway, where the guest's loader looks for it. What it needs
+    /// itself is the business of whoever put it there.
+    fn brought_along(
+        &mut self,
+        loaded: &Loaded,
+        of: usize,
+        own_dirs: &[SearchDir],
+        file: &[u8],
+    ) -> bool {
+        let nodeflib = loaded.objects[of].info.nodeflib;
+        let system = self.search.system_dirs(&loaded.libc, nodeflib);
+        let mut dirs = own_dirs.iter().map(|dir| (dir, false));
+        let mut system = system.iter().map(|dir| (dir, true));
+        let there = |(dir, by_name): (&SearchDir, bool)| {
+            let path = join(&normal(&dir.guest), file);
+            (self.provided)(&path).then_some((path, by_name))
+        };
+        let Some((path, by_name)) = dirs.find_map(there).or_else(|| system.find_map(there)) else {
+            return false;
+        };
+        if let (Libc::Glibc { lib }, true) = (&loaded.libc, by_name) {
+            self.by_name.push((file.to_vec(), path, lib.clone()));
+        }
+        true
     }
 
     fn add(
