@@ -5,7 +5,6 @@
 //! `docs/assets.md`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::arch::Arch;
+use crate::named_file;
 use crate::options::Environment;
 
 /// Version of the manifest's format.
@@ -300,7 +300,7 @@ impl Assets {
     /// # Errors
     /// [`Error`] when it cannot be read or understood.
     pub fn load(path: &Path) -> Result<Assets, Error> {
-        let text = std::fs::read(path).map_err(|source| match source.kind() {
+        let text = named_file::read(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::NoManifest { path: path.into() },
             _ => Error::Read { path: path.into(), source },
         })?;
@@ -439,7 +439,7 @@ impl Asset {
 /// # Errors
 /// The system's.
 pub fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = named_file::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

@@ -10,6 +10,7 @@ use walkdir::WalkDir;
 use crate::causes::chain;
 use crate::diagnosis::symbols::{Decoder, Image, ImageError};
 use crate::diagnosis::{Splat, build_id, prefix};
+use crate::named_file;
 
 /// So much of a compressed module is unpacked.
 const MAX_MODULE: u64 = 1 << 30;
@@ -81,7 +82,7 @@ impl DebugFiles {
     /// [`DebugFilesError`].
     pub fn open(vmlinux: &Path, modules: Option<&Path>) -> Result<DebugFiles, DebugFilesError> {
         let path = vmlinux.to_owned();
-        let bytes = std::fs::read(vmlinux)
+        let bytes = named_file::read(vmlinux)
             .map_err(|source| DebugFilesError::Read { path: path.clone(), source })?;
         let kernel = Image::parse(&Arc::from(bytes))
             .map_err(|source| DebugFilesError::Image { path: path.clone(), source })?;

@@ -45,6 +45,13 @@ impl Failure {
         Failure { code: USAGE, text: text.into(), hint: Some(hint.into()) }
     }
 
+    /// As a line of `--message-format json`.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "type": "error", "exit_code": self.code, "text": self.text, "hint": self.hint,
+        })
+    }
+
     pub(crate) fn print(&self) {
         ui::error(&self.text);
         if let Some(hint) = &self.hint {

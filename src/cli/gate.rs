@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use vmtest::diagnosis::gate::{self, PatternError};
 use vmtest::diagnosis::{Gate, Mode};
+use vmtest::named_file;
 
 use super::error::Failure;
 
@@ -39,7 +40,7 @@ impl GateArgs {
 }
 
 fn list(file: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let text = named_file::read_to_string(file).map_err(|error| {
         Failure::missing(
             format!("cannot read the list of reports `{}`: {error}", file.display()),
             "it has one regular expression on each line; # begins a comment",

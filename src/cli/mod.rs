@@ -13,6 +13,7 @@ mod initramfs;
 mod interrupt;
 mod kernel;
 mod options;
+mod plain;
 mod profile;
 mod report;
 mod run;

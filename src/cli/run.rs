@@ -1,7 +1,7 @@
 //! `vmtest run`: flags to options, the image, the machine, the verdict.
 
 use std::ffi::OsString;
-use std::io::{Read, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::diagnosis;
 use super::error::{Failure, INTERRUPTED};
 use super::interrupt::Interrupts;
 use super::options::{MachineArgs, RunArgs};
+use super::plain::Plain;
 use super::profile;
 use super::terminal::{self, Raw};
 use super::ui::{self, MessageFormat};
@@ -28,8 +29,15 @@ use super::ui::{self, MessageFormat};
 pub(crate) fn run(args: RunArgs, environment: &Environment) -> Result<u8, Failure> {
     let artifacts = args.machine.record_dir();
     forget_record(artifacts.as_deref());
-    run_machine(args, environment)
-        .inspect_err(|failure| note_failure(artifacts.as_deref(), failure))
+    let format = args.message_format;
+    let done = run_machine(args, environment);
+    match done.inspect_err(|failure| note_failure(artifacts.as_deref(), failure)) {
+        Err(failure) if format == MessageFormat::Json => {
+            ui::line(&failure.to_json().to_string());
+            Ok(failure.code)
+        }
+        done => done,
+    }
 }
 
 /// Removes an earlier run's record, which is not this run's. Where that cannot be, this one's cannot be
@@ -142,7 +150,10 @@ pub(crate) fn execute(
         interrupts.remove_unfinished(collecting.dir().to_owned());
     }
     if args.verbose || !has_agent {
-        prepared.resources.console_sinks.push(Box::new(stderr()));
+        prepared.resources.console_sinks.push(match stderr().is_terminal() {
+            true => Box::new(Plain::new(stderr())),
+            false => Box::new(stderr()),
+        });
     }
     let announcement = announcement(&prepared, format);
     let mut announced = false;
@@ -193,7 +204,13 @@ pub(crate) fn execute(
     match (&record.coverage_lost, code) {
         (Some((text, hint)), 0) => Err(Failure::missing(text, hint)),
         (lost, code) => {
-            lost.iter().for_each(|(text, hint)| Failure::missing(text, hint).print());
+            if let Some((text, hint)) = lost {
+                let failure = Failure::missing(text, hint);
+                match format {
+                    MessageFormat::Json => ui::line(&failure.to_json().to_string()),
+                    MessageFormat::Text => failure.print(),
+                }
+            }
             Ok(code)
         }
     }
@@ -310,6 +327,7 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
         verdict,
         Verdict::Exited(_)
             | Verdict::NotStarted { .. }
+            | Verdict::CouldNotStart { .. }
             | Verdict::KernelFault { .. }
             | Verdict::OverBudget { .. }
             | Verdict::Interrupted { .. }
@@ -326,12 +344,16 @@ pub(crate) fn conclude(record: &RunRecord, format: MessageFormat, seen_console: 
         }
     }
     diagnosis::say(record);
-    if let Verdict::CouldNotStart { hint: Some(hint), .. } = verdict {
+    let refused = match verdict {
+        Verdict::CouldNotStart { hint, .. } => hint.as_ref(),
+        _ => None,
+    };
+    if let Some(hint) = refused.or(outcome.hint.as_ref()) {
         ui::hint(hint);
     }
     if let Verdict::NotStarted { code: 127, error } = verdict {
-        // Who has written a slash knows.
-        if !error.contains("program `./") && !error.contains("program `/") {
+        // Who has written a slash knows; whoever named a directory to work in has no use for it.
+        if error.starts_with("no program `") && !error.contains('/') {
             ui::hint("a program of the host is named with a slash: `/usr/bin/git`, `./my-test`");
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use vmtest::diagnosis::{Gate, Mode, Reader, Ruled, Splat};
+use vmtest::named_file;
 
 use super::error::Failure;
 use super::gate::GateArgs;
@@ -119,7 +119,7 @@ fn give(written: io::Result<()>) -> Result<bool, Failure> {
 pub(super) fn open(log: &Path) -> io::Result<Box<dyn Read>> {
     let mut input: Box<dyn BufRead> = match log == Path::new("-") {
         true => Box::new(BufReader::new(io::stdin())),
-        false => Box::new(BufReader::new(File::open(log)?)),
+        false => Box::new(BufReader::new(named_file::open_stream(log)?)),
     };
     let gzip = input.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     Ok(if gzip { Box::new(MultiGzDecoder::new(input)) } else { Box::new(input) })

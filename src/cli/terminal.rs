@@ -2,7 +2,8 @@
 
 use std::io::{self, Read, stdin, stdout};
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use vmtest::vm::CommandHandle;
@@ -30,10 +31,17 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        if let Some(saved) = &self.0 {
+        // From the background the kernel would stop us; the user's shell has its own settings by then.
+        if let Some(saved) = self.0.as_ref().filter(|_| in_foreground()) {
             let _ = tcsetattr(stdin(), OptionalActions::Drain, saved);
         }
     }
+}
+
+/// Whether the terminal, if stdin is one, is ours to use: a program in the background is stopped by the
+/// kernel when it changes it. One that is not ours to control has no foreground.
+pub(crate) fn in_foreground() -> bool {
+    tcgetpgrp(stdin()).map_or(true, |group| group == getpgrp())
 }
 
 /// The terminal's size; 80 by 24 where it does not say.

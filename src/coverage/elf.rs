@@ -1,5 +1,6 @@
 //! The sections of programs and libraries, which tell what instrumentation they have.
 
+use crate::named_file;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -26,7 +27,7 @@ pub(super) struct Sections {
 impl Sections {
     /// Reads the table; `None` if it is no ELF file or has none.
     pub(super) fn read(path: &Path) -> io::Result<Option<Sections>> {
-        let file = File::open(path)?;
+        let file = named_file::open(path)?;
         let length = file.metadata()?.len();
         let mut head = [0; header::header64::SIZEOF_EHDR];
         // A file that is shorter than a header is no program.

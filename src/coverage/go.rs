@@ -20,6 +20,7 @@ use super::record::Object;
 use super::sources::{Base, Resolver};
 use super::text::{self, Count};
 use crate::causes::chain;
+use crate::named_file;
 
 /// A line behind this one is none: Go's compiler counts no further (`lineMax` of `cmd/internal/src`).
 const MAX_LINE: u32 = 1 << 20;
@@ -203,7 +204,7 @@ fn profile(
     called: &Path,
     resolver: &Resolver<'_>,
 ) {
-    let read = File::open(path).and_then(|opened| {
+    let read = named_file::open_stream(path).and_then(|opened| {
         read(&mut BufReader::new(opened), |name, file| {
             collector.add(test, resolver, None, name, file);
         })

@@ -1,7 +1,7 @@
 //! What is given to a report: directories with runs, and files of other tools.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use super::record::{FILE, GCC_DIR, GO_DIR, KERNEL_TAR, LLVM_DIR, Record};
 use super::sources::{Base, Resolver};
 use super::{gcov, go, json, lcov, llvm};
 use crate::causes::chain;
+use crate::named_file;
 
 /// What there is to read.
 #[derive(Debug, PartialEq, Eq)]
@@ -224,7 +225,7 @@ fn parts(collector: &Collector<'_>, test: TestId, dir: &Path, path: &Path, recor
 fn lcov_file(collector: &Collector<'_>, path: &Path) {
     let resolver = Resolver::new(collector.sources, Base::Nothing);
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let read = File::open(path).and_then(|file| {
+    let read = named_file::open_stream(path).and_then(|file| {
         lcov::read(&mut BufReader::new(file), |name, source, file| {
             let name = if name.is_empty() { &stem } else { name };
             let test = collector.coverage().test(name, UNKNOWN_ARCH);

@@ -1,7 +1,7 @@
 //! Our JSON: everything that is known, and read again as an input (`docs/coverage.md`).
 
+use crate::named_file;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
@@ -161,7 +161,7 @@ struct Read {
 /// # Errors
 /// The file cannot be read, is no such file, or of another version.
 pub(crate) fn read(path: &Path) -> io::Result<Coverage> {
-    let file = BufReader::new(File::open(path)?);
+    let file = BufReader::new(named_file::open_stream(path)?);
     let read: Read = serde_json::from_reader(file)?;
     let other = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     if read.schema != SCHEMA {
@@ -235,7 +235,7 @@ mod tests {
         coverage.add("/a/b.c", test, file);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.json");
-        write(&coverage, &mut File::create(&path).unwrap()).unwrap();
+        write(&coverage, &mut std::fs::File::create(&path).unwrap()).unwrap();
         let again = read(&path).unwrap();
         assert_eq!(again.tests, coverage.tests);
         assert_eq!(again.files, coverage.files);

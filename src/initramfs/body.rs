@@ -1,5 +1,6 @@
 //! The content of entries, read.
 
+use crate::named_file;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -14,7 +15,7 @@ pub(crate) fn open(body: &Body) -> Result<Box<dyn Read + Send + '_>, Problem> {
         Body::Host(file) => {
             let path = file.path();
             let by = "the image".into();
-            match fs::File::open(&path) {
+            match named_file::open(&path) {
                 Ok(file) => Box::new(file),
                 Err(source) => return Err(Problem::Read { path, by, source }),
             }

@@ -16,6 +16,7 @@ use vmtest_guest::proto::event::{Action, Line};
 
 use super::Error;
 use crate::configure::EventFile;
+use crate::named_file;
 use crate::vm::{MAX_EVENT_BYTES, Vm, excerpt};
 
 /// How long events may still come in when QEMU has ended.
@@ -42,7 +43,7 @@ impl EventFiles {
     /// Opens the files before anything is started.
     pub(super) fn create(files: &[EventFile]) -> Result<EventFiles, Error> {
         let opened =
-            files.iter().map(|EventFile { channel, file: path }| match File::create(path) {
+            files.iter().map(|EventFile { channel, file: path }| match named_file::create(path) {
                 Ok(file) => Ok((channel.clone(), file)),
                 Err(source) => Err(Error::Write {
                     what: format!("write the events of `{channel}` to"),

@@ -14,6 +14,7 @@ use super::{Collecting, Error};
 use crate::arch::Arch;
 use crate::configure::ImagePart;
 use crate::initramfs::{Hash, Image, ImageSpec};
+use crate::named_file;
 use crate::run_record::ImageIdentity;
 
 /// An image that is still to be made.
@@ -119,7 +120,7 @@ pub(super) fn build(
         None => image.write_to_file(&file)?.blake3,
         Some(path) => {
             let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
-            let mut first = File::open(path).map_err(read)?;
+            let mut first = named_file::open(path).map_err(read)?;
             io::copy(&mut first, &mut file).map_err(Error::Temporary)?;
             pad(&mut file).map_err(Error::Temporary)?;
             image.write_to(&mut file)?;

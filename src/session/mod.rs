@@ -31,6 +31,7 @@ use crate::arch::Arch;
 use crate::assets::{self, Assets, FirmwareAsset, GuestAssets};
 use crate::configure::{Config, EventFile, ResourcePart};
 use crate::diagnosis::Gate;
+use crate::named_file;
 use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
 use crate::plan::{Need, Plan};
 use crate::qemu::{AgentPort, EventPort, Firmware};
@@ -394,7 +395,7 @@ impl Prepared {
             None => Ok(()),
             Some(Planned::Ready(path)) => {
                 let read = |source| Error::Read { what: "initramfs", path: path.clone(), source };
-                self.resources.initramfs = Some(std::fs::File::open(&path).map_err(read)?);
+                self.resources.initramfs = Some(named_file::open(path).map_err(read)?);
                 self.image = None;
                 Ok(())
             }

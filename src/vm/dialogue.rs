@@ -14,6 +14,7 @@ use vmtest_guest::proto::{Exec, Hello};
 use super::console::LastWords;
 use super::counters::LIMIT as COUNTERS_LIMIT;
 use super::evidence::{self, Evidence};
+use super::explain::{self, Explanation};
 use super::guest::{Incomplete, Running};
 use super::hang::{self, HangLimit, Hung};
 use super::scene::{Scene, Stage};
@@ -131,6 +132,8 @@ pub struct Outcome {
     pub host_load: HostLoad,
     /// What was found in a guest that hangs or took too long, before QEMU was ended.
     pub evidence: Option<Box<Evidence>>,
+    /// What may help a guest that was lost while it booted.
+    pub hint: Option<String>,
 }
 
 impl Default for Outcome {
@@ -146,6 +149,7 @@ impl Default for Outcome {
             kernel_counters: None,
             host_load: HostLoad::default(),
             evidence: None,
+            hint: None,
         }
     }
 }
@@ -234,6 +238,7 @@ pub async fn run(
     vm.terminate().await;
     // The console's last words belong to the transcript.
     vm.ended().await;
+    let verdict = run.explained(verdict, &console.transcript());
     run.conclude(&mut vm, verdict).await;
     let mut outcome = run.outcome;
     outcome.host_load = vm.host_load();
@@ -296,7 +301,7 @@ fn lost(end: End, doing: &str) -> Verdict {
             } else {
                 format!("QEMU refused: {stderr}")
             },
-            hint: None,
+            hint: explain::refusal_hint(&stderr),
         },
         End::Died { status, stderr } => Verdict::QemuDied { status, stderr },
         End::PoweredOff => Verdict::GuestLost { reason: format!("it switched itself off {doing}") },
@@ -423,6 +428,11 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
         job: &mut Job,
         streams: Streams,
     ) -> Result<Verdict, (GuestError, Doing)> {
+        // A guest can be ready although the kernel has dropped what came late in its image.
+        let console = guest.vm().console().transcript();
+        if let Some(Explanation { error, hint }) = explain::failed_boot(&console) {
+            return Ok(Verdict::CouldNotStart { error, hint });
+        }
         if let Some(SaveRequest { memory, state, done }) = job.save.take() {
             let saved = guest.save(&memory, &state).await;
             drop((memory, state));
@@ -490,6 +500,30 @@ impl<W: FnMut(Progress<'_>)> Run<'_, W> {
             first.get_or_insert(text);
         }
         first
+    }
+
+    /// The verdict of a guest that did not get ready, in the words of its kernel where it has said why.
+    fn explained(&mut self, verdict: Verdict, console: &[u8]) -> Verdict {
+        if self.outcome.hello.is_some()
+            || !matches!(
+                verdict,
+                Verdict::Panicked { .. }
+                    | Verdict::GuestLost { .. }
+                    | Verdict::PoweredOff
+                    | Verdict::TimedOut { .. }
+            )
+        {
+            return verdict;
+        }
+        match explain::failed_boot(console) {
+            Some(Explanation { error, hint }) => Verdict::CouldNotStart { error, hint },
+            None => {
+                if !verdict.passed() {
+                    self.outcome.hint = explain::lost_boot_hint(console);
+                }
+                verdict
+            }
+        }
     }
 
     /// The machine has ended: what had left the guest is delivered, and what ran beside it is done.

@@ -8,6 +8,7 @@ use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::named_file;
 use crate::plan::{FileSource, Need, PlannedFile};
 
 /// A file for QEMU could not be made.
@@ -101,7 +102,7 @@ fn vfat_image(dir: &Path, notices: &mut Vec<String>) -> Result<File, FileError> 
 
 fn private_copy(path: &Path) -> Result<File, FileError> {
     let copy = |source| FileError::Copy { path: path.to_owned(), source };
-    let mut original = File::open(path).map_err(copy)?;
+    let mut original = named_file::open(path).map_err(copy)?;
     let mut private = tempfile::tempfile().map_err(FileError::Temporary)?;
     io::copy(&mut original, &mut private).map_err(copy)?;
     private.rewind().map_err(copy)?;
@@ -114,10 +115,6 @@ pub(super) fn check(need: &Need) -> Result<(), FileError> {
     if need.directory {
         std::fs::read_dir(&need.path).map(drop).map_err(wrong)
     } else {
-        let file = File::open(&need.path).map_err(wrong)?;
-        if file.metadata().map_err(wrong)?.is_dir() {
-            return Err(wrong(io::ErrorKind::IsADirectory.into()));
-        }
-        Ok(())
+        named_file::open(&need.path).map(drop).map_err(wrong)
     }
 }

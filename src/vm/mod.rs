@@ -15,6 +15,7 @@ mod counters;
 mod dialogue;
 mod events;
 mod evidence;
+mod explain;
 mod faults;
 mod files;
 mod guest;

@@ -43,6 +43,53 @@ fn a_pipe_a_device_or_a_directory_for_a_file_is_refused_at_once() {
     }
 }
 
+/// What a pipe without a name gives is read; a named one would be waited for, a device never ends.
+#[test]
+fn every_command_that_reads_a_file_refuses_a_pipe_or_a_device_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = pipe(dir.path());
+    let out = dir.path().join("out");
+    let out = out.to_str().unwrap();
+    for (path, said) in
+        [(pipe.to_str().unwrap(), "it is a named pipe"), ("/dev/zero", "it is a character device")]
+    {
+        for words in [
+            vec!["initramfs", "ls", path],
+            vec!["initramfs", "cat", path, "x"],
+            vec!["initramfs", "extract", path, out],
+            vec!["initramfs", "diff", path, path],
+            vec!["initramfs", "build", "-o", out, "--manifest", path],
+            vec!["initramfs", "build", "-o", out, "--config", "x", "--config-file", path],
+            vec!["initramfs", "build", "-o", out, "--base", path],
+            vec!["initramfs", "why", "--report", path, "x"],
+            vec!["coverage", "report", path],
+            vec!["coverage", "merge", path, "--format", "lcov", "-o", out],
+            vec!["splats", path],
+            vec!["splats", "/dev/stdin", "--allow-splat-file", path],
+            vec!["decode", "--vmlinux", path, "/dev/stdin"],
+        ] {
+            let done = vmtest(&words).run();
+            done.code(69).says(said);
+            let done = done.aside("error: nothing could be read");
+            assert!(done.elapsed < Duration::from_secs(5), "{words:?}: {:?}", done.elapsed);
+        }
+    }
+    let script = format!(
+        "{} splats <(echo '[    1.0] WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2')",
+        env!("CARGO_BIN_EXE_vmtest")
+    );
+    let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(!output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_event_file_that_is_a_pipe_without_a_reader_is_refused_at_once() {
+    assets(Arch::Amd64);
+    let dir = tempfile::tempdir().unwrap();
+    let event = format!("--event=x={}", pipe(dir.path()).display());
+    vmtest([event.as_str(), "--", "true"]).run().code(69).says("a named pipe that nobody reads");
+}
+
 #[test]
 fn a_read_only_root_without_dev_is_refused_before_the_boot() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,11 +195,42 @@ fn a_library_of_a_build_tree_is_found_with_lib_dir_as_the_hint_says() {
     let search = std::ffi::OsString::from(format!("-L{}", dir.path().join("build").display()));
     cc(&[out, program.as_ref(), source.as_ref(), &search, "-lown".as_ref()]);
     let run = |args: &[&str]| vmtest(args).arg("--").arg(&program).run();
-    run(&[]).code(69).says("libown.so").says("--lib-dir DIR");
+    let refused = run(&[]);
+    refused.code(69).says("libown.so").says("--lib-dir DIR");
     run(&[&format!("--lib-dir={}", dir.path().join("build").display())]).code(7);
+    // One that the image gets anyway is found where the loader looks.
+    let to = "/usr/local/lib/libown.so";
+    run(&[&format!("--file={}:{to}", library.display())]).code(7);
+    run(&[&format!("--bin={}:{to}", library.display())]).code(7);
+    run(&[&format!("--file={}:/opt/libown.so", library.display())]).code(69).says("libown.so");
+    // Its other hint works as it is printed.
+    let hint = refused.stderr.split('`').find(|text| text.starts_with("vmtest initramfs why"));
+    let words = vmtest::quote::split(hint.expect("a command").as_ref()).expect("it is quoted");
+    vmtest(&words[1..]).run().code(0);
     // A hint of the same message: it starts, and the loader in the guest says what it lacks.
     run(&["--allow-missing", "libown.so"])
         .code(127)
         .says("not found (allowed)")
         .says("error while loading shared libraries: libown.so");
+}
+
+/// The directory of a base's that a link stands for is where the new link is.
+#[test]
+fn a_link_that_dangles_below_a_linked_directory_of_a_base_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    fs::create_dir_all(dir.path().join("tree/usr/bin")).unwrap();
+    std::os::unix::fs::symlink("usr/bin", dir.path().join("tree/bin")).unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("lost")).unwrap();
+    let base = at("base.cpio");
+    let tree = format!("--file={}:/", at("tree"));
+    vmtest(["initramfs", "build", "--no-base", "-o", &base, &tree]).run().code(0);
+    let lost = format!("--file={}:/bin/lost", at("lost"));
+    let build = vmtest(["initramfs", "build", "--strict", "-o", &at("o"), "--base", &base, &lost]);
+    build
+        .run()
+        .code(69)
+        .says("/bin/lost is a symbolic link to `nowhere`, which is not in the image")
+        .says("`--strict` was given");
+    assert!(!dir.path().join("o").exists());
 }

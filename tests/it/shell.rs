@@ -11,7 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use vmtest::arch::Arch;
 
-use crate::support::{DEADLINE, assets};
+use crate::support::{DEADLINE, assets, vmtest};
 
 /// A terminal, its user's side.
 struct Terminal {
@@ -128,4 +128,33 @@ fn ctrl_a_x_ends_a_guest_that_hangs() {
     terminal.sees("interrupted by Ctrl-A x");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(tcgetattr(&slave).unwrap().local_modes, before.local_modes);
+}
+
+/// Without a terminal here there is none in the guest, and the end of stdin is the end.
+#[test]
+fn a_shell_that_reads_from_a_pipe_ends_with_it() {
+    assets(Arch::Amd64);
+    vmtest(["shell", "--arch=amd64"]).run().code(0).stdout("");
+    let done =
+        vmtest(["shell", "--arch=amd64"]).stdin("echo hi; tty; echo err >&2; exit 4\n").run();
+    done.code(4).stdout("hi\nnot a tty\n").says("err\n");
+}
+
+/// In the background a terminal cannot be had, and the kernel stops whoever tries.
+#[test]
+fn a_shell_in_the_background_is_refused_before_the_boot() {
+    assets(Arch::Amd64);
+    let (mut terminal, slave) = Terminal::new();
+    let script =
+        format!("set -m; {} shell & wait $!; echo co\"d\"e $?\n", env!("CARGO_BIN_EXE_vmtest"));
+    let mut child = Command::new("setsid")
+        .args(["--ctty", "bash", "-c", &script])
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave)
+        .spawn()
+        .unwrap();
+    terminal.sees("vmtest runs in the background");
+    terminal.sees("code 69");
+    assert!(child.wait().unwrap().success());
 }

@@ -23,6 +23,7 @@ use super::common::{guarded, problems};
 use super::options::ContentArgs;
 use crate::cli::error::{Failure, UNAVAILABLE};
 use crate::cli::ui;
+use vmtest::named_file;
 
 fn open(path: &Path) -> Result<Source, Failure> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
@@ -408,7 +409,7 @@ pub(super) fn why(args: WhyArgs, environment: &Environment) -> Result<u8, Failur
                 "leave them out, or `--report`",
             ));
         }
-        let report = std::fs::read(path)
+        let report = named_file::read(path)
             .map_err(|err| err.to_string())
             .and_then(|text| serde_json::from_slice(&text).map_err(|err| err.to_string()))
             .map_err(|err| {

@@ -15,6 +15,7 @@ use vmtest::options::Environment;
 use crate::cli::error::Failure;
 use crate::cli::ui;
 use crate::cli::value::value;
+use vmtest::named_file;
 
 /// The options that tell what is in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -296,7 +297,7 @@ fn label(option: &str, value: &OsStr) -> String {
 }
 
 fn read_manifest(path: &Path) -> Result<(String, Manifest), Failure> {
-    let text = std::fs::read_to_string(path).map_err(|err| {
+    let text = named_file::read_to_string(path).map_err(|err| {
         Failure::missing(
             format!("cannot read the manifest `{}`: {err}", path.display()),
             "`vmtest initramfs build --print-schema` shows what it can say",

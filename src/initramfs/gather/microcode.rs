@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::arch::Arch;
 use crate::initramfs::problem::{Problem, Problems};
 use crate::initramfs::spec::ImageSpec;
+use crate::named_file;
 
 /// Where x86 kernels look.
 const DIR: &str = "kernel/x86/microcode";
@@ -98,7 +99,7 @@ fn collect(path: &Path, arch: Arch) -> Result<Vec<(&'static str, Vec<u8>)>, Refu
             return Ok(found);
         }
     } else {
-        let bytes = fs::read(path).map_err(|err| fail(path, err))?;
+        let bytes = named_file::read(path).map_err(|err| fail(path, err))?;
         let name = path.file_name().unwrap_or_default();
         if let Some((name, _)) = MAKERS.iter().find(|(known, _)| OsStr::new(known) == name) {
             return Ok(vec![(name, bytes)]);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::formats::cpio::{Input, Member, ReadError, Reader, S_IFLNK, Streaming};
 use crate::initramfs::codec::{Codec, Decoder};
 use crate::initramfs::entry::Stamp;
+use crate::named_file;
 
 /// One run of archives in an image that is compressed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl Source {
     /// # Errors
     /// Those of the file.
     pub fn open(path: &Path) -> io::Result<Source> {
-        let mut file = File::open(path)?;
+        let mut file = named_file::open_stream(path)?;
         if file.metadata()?.is_file() {
             return Ok(Source::File(Arc::new(file)));
         }

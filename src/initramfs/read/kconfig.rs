@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::initramfs::codec::{Codec, Decoder};
+use crate::named_file;
 
 /// Why a kernel's configuration is not known.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub fn supported(config: &str) -> Option<Vec<Codec>> {
 /// See [`KernelConfigError`].
 pub fn read(path: &Path) -> Result<String, KernelConfigError> {
     let fail = |source| KernelConfigError::Read { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(fail)?;
+    let bytes = named_file::read(path).map_err(fail)?;
     find(&bytes).ok_or_else(|| KernelConfigError::NotIncluded { path: path.to_owned() })
 }
 

@@ -3,6 +3,7 @@
 //! Go packages are not built here: a template that has commands is refused unless the caller says
 //! that they shall be left out.
 
+use crate::named_file;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -144,7 +145,7 @@ impl Templates {
     /// # Errors
     /// See [`TemplateError`].
     pub fn read(path: &Path) -> Result<Templates, TemplateError> {
-        let text = std::fs::read_to_string(path)
+        let text = named_file::read_to_string(path)
             .map_err(|source| TemplateError::Read { path: path.to_owned(), source })?;
         Templates::parse(path, &text)
     }
