@@ -35,7 +35,9 @@ fn a_pipe_a_device_or_a_directory_for_a_file_is_refused_at_once() {
             ("--firmware", format!("{good}:{path}")),
         ] {
             let done = vmtest(["--arch", "amd64", option, &value, "--", "true"]).run();
-            done.code(69).says(said);
+            // A directory may be a kernel's tree, or a root with one.
+            let is_dir = option == "--kernel" && said.ends_with("directory");
+            done.code(69).says(if is_dir { "there is no kernel in" } else { said });
             assert!(done.elapsed < Duration::from_secs(10), "{option} {value}: {:?}", done.elapsed);
         }
         let run = vmtest(["--arch", "amd64", "--", "true"]);
