@@ -15,11 +15,12 @@ pub enum Repeats {
 
 /// The options of `vmtest run` that a suite may set, by name. (A test of the program compares them with its
 /// own.) Not among them: what says something of one run alone, and what a suite has keys of its own for.
-pub const MACHINE_OPTIONS: [(&str, Repeats); 36] = [
+pub const MACHINE_OPTIONS: [(&str, Repeats); 37] = [
     ("accel", Repeats::No),
     ("allow-missing", Repeats::Yes),
     ("append", Repeats::Yes),
     ("bin", Repeats::Yes),
+    ("boot-budget", Repeats::No),
     ("boot-timeout", Repeats::No),
     ("coverage", Repeats::No),
     ("cpus", Repeats::No),

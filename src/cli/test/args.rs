@@ -139,13 +139,14 @@ mod tests {
     use super::*;
 
     /// Options of `run` that a suite has no key for.
-    const NOT_OF_A_SUITE: [&str; 9] = [
+    const NOT_OF_A_SUITE: [&str; 10] = [
         "arch",
         "artifacts",
         "coverage-name",
         "dry-run",
         "event",
         "message-format",
+        "profile",
         "stdin",
         "verbose",
         "no-such-option-of-the-test",
