@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use vmtest_guest::proto::{Exec, WindowSize};
 
 use super::artifacts::Artifacts;
 use super::events::EventFiles;
+use super::explain::{Explained, Traces};
 use super::image::{Planned, Remarks};
 use super::symbols::Symbols;
 use super::tail::Tail;
@@ -19,20 +19,15 @@ use super::{Error, Prepared};
 use crate::assets;
 use crate::causes::chain;
 use crate::coverage::record;
-use crate::diagnosis::{Gate, Judged, Kind, Mode};
-use crate::hang_report::HangReport;
+use crate::diagnosis::Gate;
 use crate::initramfs::Hash;
 use crate::plan::Spelling;
-use crate::reasons;
 use crate::run_record::{self, Origin, RunRecord};
 use crate::templates::Template;
 use crate::vm::{
     self, Console, Guest, Job, Outcome, Progress, Resources, SaveRequest, Sink, Start, Streams,
     Verdict, Vm,
 };
-
-/// How many lines of the console explain a failure.
-const TAIL_LINES: usize = 20;
 
 /// What a run is conducted with.
 #[derive(Debug)]
@@ -101,7 +96,7 @@ impl Prepared {
             stdout: tails[0].before(artifacts.tee("stdout", conduct.streams.stdout)?),
             stderr: tails[1].before(artifacts.tee("stderr", conduct.streams.stderr)?),
         };
-        let budget = self.boot_budget;
+        let boot_budget = self.boot_budget;
         let starting = || observe(Progress::Starting);
         let mut ready = self.get_ready(conduct.terminal, interrupt.as_mut(), &starting).await?;
         ready.notices.iter().for_each(|text| tell(text));
@@ -112,8 +107,15 @@ impl Prepared {
         let version = ready.vm().qemu_version_watch();
         let cmdline = ready.vm().plan().quoted(Spelling::Typed);
         let plan = ready.vm().plan();
-        let (memory_bytes, has_agent) = (plan.memory_bytes(), plan.has_agent());
-        let (gate, symbols) = (std::mem::take(&mut ready.gate), ready.symbols.clone());
+        let traces = Traces {
+            console: console.clone(),
+            tails,
+            memory_bytes: plan.memory_bytes(),
+            has_agent: plan.has_agent(),
+            gate: std::mem::take(&mut ready.gate),
+            symbols: ready.symbols.clone(),
+            boot_budget,
+        };
         let Ready { start, job, origin, record: facts, coverage, notices, .. } = ready;
         let mut outcome = {
             let running = vm::run(start, job, streams, interrupt, observe);
@@ -128,36 +130,7 @@ impl Prepared {
         if let (Some(error), true) = (failed, outcome.verdict.passed()) {
             outcome.verdict = Verdict::TaskFailed { error };
         }
-        let (mut splats, more) = console.all_splats();
-        // A guest that goes on has not panicked: it was a program's text.
-        let panicked = matches!(outcome.verdict, Verdict::Panicked { .. });
-        splats.retain(|splat| splat.kind != Kind::Panic || panicked);
-        let mut said = console.transcript();
-        said.truncate(outcome.evidence.as_ref().map_or(said.len(), |found| found.console_bytes));
-        let reasons = reasons::of(reasons::Traces {
-            verdict: &outcome.verdict,
-            console: &said,
-            stderr: &tails[1].lines(TAIL_LINES),
-            memory_bytes,
-            has_agent,
-        });
-        let mut splats = gate.judge(splats, more);
-        let mut finder = symbols.open();
-        if let Some(busy) = outcome.host_load.complaint() {
-            splats.excuse_hangs(&busy);
-        }
-        splats.reports.iter_mut().for_each(|report| finder.decode(&mut report.splat));
-        let last_lines = tails.map(|tail| tail.lines(TAIL_LINES));
-        let found = outcome.evidence.take();
-        let hang = found.map(|found| {
-            Box::new(HangReport::of(*found, last_lines, |text| finder.decode_text(text)))
-        });
-        for text in finder.take_remarks() {
-            tell(&text);
-            outcome.notices.push(text);
-        }
-        judge_boot(budget, &mut outcome);
-        judge_splats(&splats, &mut outcome.verdict);
+        let Explained { splats, hang, reasons, console_tail } = traces.explain(&mut outcome, &tell);
         let coverage = coverage.map(|collecting| collecting.finish(&outcome));
         let (collected, lost) = coverage
             .transpose()
@@ -165,11 +138,7 @@ impl Prepared {
         let lost = lost.map(|error| (chain(&error), error.hint().to_owned()));
         let mut record = RunRecord {
             qemu_version: version.borrow().clone(),
-            console_tail: match outcome.verdict {
-                Verdict::Panicked { .. } => console.panic_lines(TAIL_LINES),
-                // Behind that stands what was asked for.
-                _ => vm::last_lines(&said, TAIL_LINES),
-            },
+            console_tail,
             splats,
             hang,
             reasons,
@@ -180,18 +149,7 @@ impl Prepared {
             outcome,
             ..facts
         };
-        if artifacts.wanted() {
-            add_hashes(&mut record);
-        }
-        if !record.splats.reports.is_empty() {
-            artifacts.json("splats", "splats.json", &record.splats)?;
-        }
-        if let Some(hang) = &record.hang {
-            for (what, name, text) in hang.files(&record.outcome.verdict) {
-                artifacts.text(what, name, &text)?;
-            }
-        }
-        artifacts.finish(&mut record)?;
+        write_down(artifacts, &mut record)?;
         Ok(Conducted { record, console, cmdline })
     }
 
@@ -386,25 +344,6 @@ impl Ready {
     }
 }
 
-/// A boot over its budget is the verdict of a run in which nothing else went wrong.
-fn judge_boot(budget: Option<Duration>, outcome: &mut Outcome) {
-    if let (Some(budget), Some(took)) = (budget, outcome.phases.boot)
-        && outcome.verdict.passed()
-        && took > budget
-    {
-        outcome.verdict = Verdict::OverBudget { took, budget };
-    }
-}
-
-/// Reports that count are the verdict of a run in which nothing else went wrong.
-fn judge_splats(splats: &Judged, verdict: &mut Verdict) {
-    let count = splats.count();
-    if splats.mode == Mode::Fail && verdict.passed() && count > 0 {
-        let title = splats.counting().next().map(|splat| splat.title.clone());
-        *verdict = Verdict::KernelFault { title: title.unwrap_or_default(), count };
-    }
-}
-
 /// Waits for a run, and reports what goes wrong beside it when it does.
 async fn while_reporting(
     running: impl Future<Output = Outcome>,
@@ -425,6 +364,22 @@ async fn while_reporting(
     };
     outcome.notices.extend(texts);
     outcome
+}
+
+/// Writes the artifacts that are known at the end.
+fn write_down(mut artifacts: Artifacts, record: &mut RunRecord) -> Result<(), Error> {
+    if artifacts.wanted() {
+        add_hashes(record);
+    }
+    if !record.splats.reports.is_empty() {
+        artifacts.json("splats", "splats.json", &record.splats)?;
+    }
+    if let Some(hang) = &record.hang {
+        for (what, name, text) in hang.files(&record.outcome.verdict) {
+            artifacts.text(what, name, &text)?;
+        }
+    }
+    artifacts.finish(record)
 }
 
 /// Hashes that take longer than anybody waits for without asking.

@@ -10,6 +10,7 @@ mod conduct;
 mod coverage;
 mod error;
 mod events;
+mod explain;
 mod front;
 mod image;
 mod kernel;
@@ -47,6 +48,7 @@ pub use crate::coverage::Collected;
 pub use crate::options::WarmMode;
 pub use artifacts::record_failed_start;
 pub use base::{Base, BaseError};
+use command::Program;
 pub use command::{Command, Variable};
 pub use conduct::Conduct;
 pub use coverage::Collecting;
@@ -143,6 +145,8 @@ pub fn prepare(config: Config, environment: &Environment, init: Init) -> Result<
     prepare_from(config, environment, init, &guest).map_err(missing)
 }
 
+/// One thing after the other, each by a function of its own: a [`Config`] is taken apart here, so that none of
+/// its 21 fields is forgotten, and a [`Prepared`] is put together. That alone is 50 lines.
 fn prepare_from(
     config: Config,
     environment: &Environment,
@@ -206,41 +210,27 @@ fn prepare_from(
     let plan = options.plan()?;
     check_needs(plan.needs())?;
 
-    let (mut exec, command) = match &init {
-        Init::Agent(Some(command)) => {
-            let (exec, file) = command.resolve(sysroot.as_deref());
-            (Some(exec), file)
-        }
-        _ => (None, None),
-    };
-    if let (Some(exec), Some(_)) = (&mut exec, &collecting) {
-        coverage::tell(exec);
-    }
-    let has_shell = guest.shell.is_some();
-    let files = Files { arch, sysroot, parts, command, has_shell };
-    let image = match (&environment.initramfs_override, &kernel) {
-        (Some(path), Some(_)) if ours => {
-            readable("initramfs", path)?;
-            Some(Planned::Ready(path.clone()))
-        }
-        (None, Some(kernel)) if ours => {
-            let base = Box::new(base(arch, guest, kernel, &plan)?);
-            Some(Planned::Build { base, before: initramfs.clone(), files: Some(files) })
+    let (exec, command) = what_runs(&init, sysroot.as_deref(), collecting.is_some());
+    let files = Files { arch, sysroot, parts, command, has_shell: guest.shell.is_some() };
+    let given = initramfs.as_deref().map(given_image);
+    let image = match &kernel {
+        Some(kernel) if ours => {
+            Some(planned_image(environment, guest, kernel, &plan, initramfs, files)?)
         }
         _ => None,
     };
     let identity = match &image {
         Some(Planned::Ready(path)) => Some(given_image(path)),
-        _ => initramfs.as_deref().map(given_image),
+        _ => given,
     };
     let (default_boot, default_run) = default_limits(accel.accel);
     let hang_limit = HangLimit::of(hang_after, accel.accel);
     let symbols = Symbols::of(vmlinux, kernel.as_ref())?;
     let preflight = Preflight::of(kernel.as_ref(), requires);
-    let mut notices = Vec::new();
-    if preflight.is_required() {
-        notices = preflight.check(&plan, ours)?;
-    }
+    let notices = match preflight.is_required() {
+        true => preflight.check(&plan, ours)?,
+        false => Vec::new(),
+    };
     let kernel =
         kernel.map(|kernel| KernelIdentity { path: Some(kernel.path), sha256: kernel.sha256 });
     Ok(Prepared {
@@ -269,6 +259,37 @@ fn prepare_from(
         parts: parts_of_machine,
         image,
     })
+}
+
+/// The command as the guest runs it, and the file of the host's that it is.
+fn what_runs(
+    init: &Init,
+    sysroot: Option<&Path>,
+    counted: bool,
+) -> (Option<Exec>, Option<Program>) {
+    let Init::Agent(Some(command)) = init else { return (None, None) };
+    let (mut exec, file) = command.resolve(sysroot);
+    if counted {
+        coverage::tell(&mut exec);
+    }
+    (Some(exec), file)
+}
+
+/// The image of ours that is booted: the one of the environment, else one that is built.
+fn planned_image(
+    environment: &Environment,
+    guest: &GuestAssets,
+    kernel: &FoundKernel,
+    plan: &Plan,
+    before: Option<PathBuf>,
+    files: Files,
+) -> Result<Planned, Error> {
+    if let Some(path) = &environment.initramfs_override {
+        readable("initramfs", path)?;
+        return Ok(Planned::Ready(path.clone()));
+    }
+    let base = Box::new(base(files.arch, guest, kernel, plan)?);
+    Ok(Planned::Build { base, before, files: Some(files) })
 }
 
 /// Checks that files and directories are what they have to be.

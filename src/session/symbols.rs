@@ -10,6 +10,7 @@ use crate::diagnosis::Splat;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symbols {
     vmlinux: Option<PathBuf>,
+    #[cfg(feature = "symbols")]
     modules: Option<PathBuf>,
 }
 
@@ -30,6 +31,7 @@ impl Symbols {
             || kernel.and_then(|kernel| kernel.vmlinux.clone()).filter(|path| path.is_file());
         Ok(Symbols {
             vmlinux: given.or_else(pinned),
+            #[cfg(feature = "symbols")]
             modules: kernel.and_then(|kernel| kernel.modules.clone()),
         })
     }
