@@ -215,7 +215,9 @@ fn an_init_that_fails_says_why() {
     // Fewer threads than the kernel has itself; what may take long is done by one.
     let few = "--append=sysctl.kernel.threads-max=20";
     let done = vmtest(["--arch", "riscv64", "--share=.:src", few, "--", "true"]).run();
-    done.code(70).says("init failed: failed to spawn thread");
+    done.code(70)
+        .says("init failed: failed to spawn thread")
+        .says("process 1, vmtest's agent, ended");
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn kernels_that_cannot_be_booted() {
     assets(Arch::Amd64);
     for (path, shown) in [
         (Path::new("/no/such/kernel"), "cannot read the kernel `/no/such/kernel`: No such file"),
-        (dir.path(), "it is a directory"),
+        (dir.path(), "neither a built kernel tree nor a `vmlinuz` is in it"),
         (&text, "is no kernel image that vmtest knows"),
     ] {
         vmtest(["--arch=amd64", &flag(path)]).run().code(69).says(shown).says("hint:");
@@ -229,7 +229,8 @@ fn qemu_that_is_missing_refuses_or_dies() {
     for pid in qemu {
         let _ = kill_process(pid, Signal::KILL);
     }
-    running.wait().code(71).says("QEMU died (killed by signal 9)");
+    let done = running.wait();
+    done.code(71).says("QEMU died (killed by signal 9)").says("something on the host killed QEMU");
 }
 
 #[test]
@@ -296,6 +297,7 @@ fn a_module_that_the_kernel_lacks_is_found_before_the_boot() {
     let done = vmtest(["--kernel=@distribution", &format!("--modules={}", bare.display())])
         .arg(format!("--share={}:s", dir.path().display()))
         .run();
-    done.code(69).says("9p");
+    let done = done.says("lacks what this run needs").says("CONFIG_NET_9P_VIRTIO");
+    done.code(69).says("CONFIG_9P_FS for --share").says("--modules");
     assert!(done.elapsed < Duration::from_secs(20), "found out before the boot");
 }
