@@ -103,20 +103,18 @@ fn the_kernels_own_words_prove_a_hang() {
             "say() {{ echo \"<3>$1\" >/dev/kmsg; }}; say '{line}'; say 'Call Trace:'; \
              say ' queue_take+0xd/0x1000'; sleep 1; say 'back to work'; while :; do :; done"
         );
-        let done = vmtest([
-            "--append=printk.devkmsg=on",
-            "--hang-after=6s",
-            "--timeout=30s",
-            "--",
-            "sh",
-            "-c",
-        ])
-        .arg(&script)
-        .run();
-        // A host that is too busy proves nothing.
-        if done.stderr.contains("the host was too busy") && done.code == 124 {
-            done.seen();
-            continue;
+        let run = || {
+            vmtest(["--append=printk.devkmsg=on", "--hang-after=6s", "--timeout=30s"])
+                .args(["--", "sh", "-c", &script])
+                .run()
+        };
+        // On a host that is too busy just then it proves nothing, and the limit passes: not three times.
+        let mut done = run();
+        for _ in 0..2 {
+            if done.code == 124 {
+                done.seen();
+                done = run();
+            }
         }
         done.code(72).says("the guest hangs: its kernel reported").says(told).seen();
     }

@@ -156,6 +156,7 @@ fn the_page_of_verdicts_has_a_test_for_each_row() {
         "environment.rs",
         "cli.rs",
         "hangs.rs",
+        "profile.rs",
     ] {
         tests.push_str(&fs::read_to_string(root.join("tests/it").join(file)).unwrap());
     }
