@@ -89,10 +89,13 @@ pub(super) async fn watch(scene: &Scene, limit: Option<HangLimit>) -> Hung {
     let Some(limit) = limit else { return std::future::pending().await };
     let period = (limit.after / 20).clamp(Duration::from_millis(50), Duration::from_secs(1));
     let mut silence = Silence::begin(scene);
+    let mut seen = silence.complaints;
     loop {
         tokio::time::sleep(period).await;
+        let before = std::mem::replace(&mut seen, scene.console.hang_reports());
         if scene.stage() == Stage::Ending || silence.is_broken(scene) {
-            silence = Silence::begin(scene);
+            // What the kernel said since the last look may be the last that it says.
+            silence = Silence { complaints: before, ..Silence::begin(scene) };
             continue;
         }
         if silence.since.elapsed() < limit.after {
