@@ -39,9 +39,11 @@ impl Device for ReadOnlyDir {
                 .kv("file.locking", "off"),
         );
         let target = attach_scsi_disk(planner, &node)?;
-        for module in ["vfat", "nls_cp437", "nls_ascii", "nls_utf8"] {
+        for module in ["vfat", "nls_cp437", "nls_utf8"] {
             planner.module(module);
         }
+        // Only where it is the kernel's default for names (FAT_DEFAULT_IOCHARSET).
+        planner.optional_module("nls_ascii");
         planner.mount(Mount {
             source: format!("scsi:{target}:1"),
             target: format!("/mount/vfat/{}1", disk_name("sd", target)),
