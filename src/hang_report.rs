@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::diagnosis::frame::Frame;
 use crate::diagnosis::registers::{self, Registers};
 use crate::diagnosis::stacks::{Processor, Stacks, TaskState};
+use crate::host::Moment;
 use crate::vm::{Evidence, Stage, Verdict};
 
 /// So many processors and tasks are told in short.
@@ -102,9 +103,9 @@ impl HangReport {
 
     /// The host, if it may be the reason.
     fn host(&self) -> Option<String> {
-        let (load, processors, memory) = self.evidence.host;
+        let Moment { processors, load, available } = self.evidence.host;
         let busy = self.evidence.load.complaint();
-        let little = memory.filter(|bytes| *bytes < 256 << 20);
+        let little = available.filter(|bytes| *bytes < 256 << 20);
         match (busy, little) {
             (Some(busy), _) => Some(format!(
                 "{busy} (load {:.1} on {processors} processors)",
@@ -123,13 +124,13 @@ impl HangReport {
         for line in self.lines() {
             summary.push_str(&format!("{line}\n"));
         }
-        let (load, processors, memory) = self.evidence.host;
+        let Moment { processors, load, available } = self.evidence.host;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         summary.push_str(&format!(
             "\nthe host: load {}, {processors} processors, {} of memory available; QEMU ran {:.1} s and \
              waited {:.1} s for a processor\n",
             load.map_or("unknown".into(), |load| format!("{load:.2}")),
-            memory.map_or("an unknown amount".into(), mib),
+            available.map_or("an unknown amount".into(), mib),
             self.evidence.load.ran.as_secs_f64(),
             self.evidence.load.waited.as_secs_f64(),
         ));
@@ -152,7 +153,7 @@ impl HangReport {
     /// For `run.json`.
     pub fn to_json(&self) -> Value {
         let evidence = &self.evidence;
-        let (load, processors, memory) = evidence.host;
+        let Moment { processors, load, available } = evidence.host;
         json!({
             "stage": evidence.stage.text(),
             "lines": self.lines(),
@@ -160,7 +161,7 @@ impl HangReport {
             "command": evidence.command.as_ref().map(|(name, pid)| json!({"name": name, "pid": pid})),
             "processors": self.stacks.processors,
             "registers": self.registers,
-            "host": {"load": load, "processors": processors, "memory_available_bytes": memory},
+            "host": {"load": load, "processors": processors, "memory_available_bytes": available},
             "stdout_tail": self.last_lines[0],
             "stderr_tail": self.last_lines[1],
             "took_secs": evidence.took.as_secs_f64(),

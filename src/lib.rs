@@ -26,6 +26,7 @@ mod environment;
 pub mod fields;
 pub mod formats;
 pub mod hang_report;
+pub mod host;
 pub mod initramfs;
 pub mod named_file;
 mod net;

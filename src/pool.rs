@@ -34,6 +34,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use crate::host::Memory;
 use crate::session::{Error, Template};
 use crate::vm::{Guest, Priority};
 
@@ -150,9 +151,8 @@ async fn make(shared: Arc<Shared>) {
             taken.await;
             continue;
         }
-        if memory_left()
-            .is_some_and(|left| left < shared.template.memory_bytes() + HOST_MEMORY_BYTES)
-        {
+        let needed = shared.template.memory_bytes() + HOST_MEMORY_BYTES;
+        if Memory::read().is_some_and(|memory| memory.available < needed) {
             tokio::time::sleep(MEMORY_PAUSE).await;
             continue;
         }
@@ -178,11 +178,4 @@ async fn parked(template: &Template) -> Result<Guest, Error> {
     }
     guest.park().await.map_err(|why| Error::NotResumed { why: Box::new(why) })?;
     Ok(guest)
-}
-
-/// What the host could give to new processes without swapping, in bytes; `None` where it does not say.
-fn memory_left() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }

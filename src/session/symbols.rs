@@ -10,6 +10,8 @@ use crate::diagnosis::Splat;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Symbols {
     vmlinux: Option<PathBuf>,
+    /// Somebody named it, and is told what it lacks.
+    named: bool,
     #[cfg(feature = "symbols")]
     modules: Option<PathBuf>,
 }
@@ -30,6 +32,7 @@ impl Symbols {
         let pinned =
             || kernel.and_then(|kernel| kernel.vmlinux.clone()).filter(|path| path.is_file());
         Ok(Symbols {
+            named: given.is_some(),
             vmlinux: given.or_else(pinned),
             #[cfg(feature = "symbols")]
             modules: kernel.and_then(|kernel| kernel.modules.clone()),
@@ -91,7 +94,7 @@ impl Finder {
 
     #[cfg(feature = "symbols")]
     fn read(&mut self) {
-        use crate::debug_files::DebugFiles;
+        use crate::debug_files::{DebugFiles, DebugFilesError};
         if !matches!(self.files, Files::Unread) {
             return;
         }
@@ -100,6 +103,8 @@ impl Finder {
         self.files = match opened {
             None => Files::None,
             Some(Ok(files)) => Files::Read(Box::new(files)),
+            // A pinned kernel that was built without is none that anybody could do something about.
+            Some(Err(DebugFilesError::NoLines { .. })) if !self.symbols.named => Files::None,
             Some(Err(error)) => {
                 let why = crate::causes::chain(&error);
                 self.remarks.push(format!("no files and lines in the traces: {why}"));

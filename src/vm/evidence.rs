@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::host_load::HostLoad;
 use super::scene::{Scene, Stage};
+use crate::host::Moment;
 
 /// How long it takes at most.
 pub(super) const LIMIT: Duration = Duration::from_millis(2800);
@@ -46,9 +47,8 @@ pub struct Evidence {
     pub registers: String,
     /// What QEMU got of the host's processors in the whole run.
     pub load: HostLoad,
-    /// The host's load average over a minute, its number of processors, and how much memory is
-    /// available, in bytes.
-    pub host: (Option<f64>, usize, Option<u64>),
+    /// What the host was like then.
+    pub host: Moment,
     /// What could not be had, and why.
     pub missing: Vec<String>,
     /// How long it took.
@@ -64,7 +64,7 @@ pub(super) async fn collect(scene: &Scene) -> Evidence {
         stage: scene.stage(),
         command: scene.command(),
         load: scene.host.so_far(),
-        host: host(),
+        host: Moment::now(),
         console_bytes: scene.console.len(),
         ..Evidence::default()
     };
@@ -168,17 +168,4 @@ async fn answer(scene: &Scene, before: usize) -> bool {
         }
         seen = now;
     }
-}
-
-/// The host's load, processors, and available memory.
-fn host() -> (Option<f64>, usize, Option<u64>) {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let load = read("/proc/loadavg").split_whitespace().next().and_then(|word| word.parse().ok());
-    let memory = read("/proc/meminfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map(|kib| kib << 10);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (load, processors, memory)
 }

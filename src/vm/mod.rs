@@ -23,6 +23,7 @@ mod hang;
 mod host_load;
 #[cfg(feature = "http")]
 mod http;
+mod job;
 pub mod lines;
 mod link;
 mod machine;
@@ -47,7 +48,7 @@ mod wait;
 pub use console::last_lines;
 pub use console::{Console, Cursor, ExpectError, Pattern, Sink};
 pub use counters::KernelCounters;
-pub use dialogue::{Job, Outcome, Phases, Progress, SaveDone, SaveRequest, Start, run};
+pub use dialogue::{Outcome, Phases, Progress, run};
 pub use events::{EventChannel, EventError, MAX_EVENT_BYTES, read_event_file};
 pub use evidence::Evidence;
 pub use files::FileError;
@@ -59,6 +60,7 @@ pub use hang::{HangAfter, HangLimit};
 pub use host_load::HostLoad;
 #[cfg(feature = "http")]
 pub use http::{HttpHandler, ServeHttp};
+pub use job::{Job, SaveDone, SaveRequest, Start};
 pub use link::InterVm;
 pub(crate) use priority::Priority;
 pub(crate) use read_line::excerpt;

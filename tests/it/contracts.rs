@@ -245,5 +245,5 @@ fn the_page_of_variables_names_what_the_source_reads() {
 /// Where the process's environment is asked, and not a map with other names.
 fn is_environment(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.contains("env::var") || path.ends_with("src/options.rs")
+    text.contains("env::var") || path.ends_with("src/options/environment.rs")
 }

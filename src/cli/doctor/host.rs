@@ -19,10 +19,7 @@ const DESCRIPTORS: u64 = 256;
 
 pub(super) fn host(_: &Environment) -> Vec<Line> {
     let uname = rustix::system::uname();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let load: Option<f64> = std::fs::read_to_string("/proc/loadavg")
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let (processors, load) = (vmtest::host::processors(), vmtest::host::load());
     let text = format!(
         "{}, Linux {}, {processors} processors, load {}",
         Arch::host().map_or(std::env::consts::ARCH, |arch| arch.name()),
@@ -40,14 +37,10 @@ pub(super) fn host(_: &Environment) -> Vec<Line> {
 }
 
 pub(super) fn memory(_: &Environment) -> Vec<Line> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let mib = |key: &str| -> Option<u64> {
-        let rest = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib >> 10)
-    };
-    let (Some(total), Some(available)) = (mib("MemTotal:"), mib("MemAvailable:")) else {
+    let Some(memory) = vmtest::host::Memory::read() else {
         return vec![Line::warn("memory", "not known: /proc/meminfo", "mount /proc")];
     };
+    let (total, available) = (memory.total >> 20, memory.available >> 20);
     let text = format!("{available} MiB available of {total}");
     vec![if available < MEMORY_MIB {
         Line::warn(

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use vmtest::configure::with_vm_timeout;
+use vmtest::host;
 use vmtest::options::Environment;
 use vmtest::results::{Case, End, Status};
 use vmtest::run_record::RunRecord;
@@ -16,7 +17,6 @@ use vmtest::testing::end_of;
 use vmtest::vm::{Progress, Streams, Verdict};
 
 use super::jobs::Job;
-use super::resources::unix_secs;
 use crate::cli::error::{Failure, INTERRUPTED};
 use crate::cli::run::prepare;
 
@@ -75,7 +75,7 @@ fn absent(earlier: &[(Names, Attempt)], good: &[(Names, Attempt)]) -> Vec<(Names
 
 impl Try<'_> {
     fn run(&self, ready: &(dyn Fn() + Sync)) -> Vec<(Names, Attempt)> {
-        let (started, started_secs) = (Instant::now(), unix_secs());
+        let (started, started_secs) = (Instant::now(), host::unix_secs());
         let judged = Judged::new(self.job.format, &self.job.expect);
         let judged = Shared(Arc::new(Mutex::new(judged)));
         let conducted = self.conduct(&judged, ready);

@@ -5,7 +5,6 @@ mod guest;
 mod jobs;
 mod live;
 mod programs;
-mod resources;
 mod state;
 
 use std::collections::HashSet;
@@ -15,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::watch;
+use vmtest::host::{self, Memory};
 use vmtest::options::Environment;
 use vmtest::results::Status;
 use vmtest::suite::schedule::{self, Event, Limits, Needs};
@@ -154,9 +154,11 @@ impl Context<'_> {
             return Ok(0);
         }
         let started = Instant::now();
-        let started_secs = resources::unix_secs();
-        let slots = self.args.jobs.unwrap_or_else(resources::processors);
-        let limits = Limits { slots, bytes: resources::memory() };
+        let started_secs = host::unix_secs();
+        let processors = || u32::try_from(host::processors()).unwrap_or(u32::MAX);
+        let slots = self.args.jobs.unwrap_or_else(processors);
+        let bytes = Memory::read().map_or(u64::MAX, Memory::for_guests);
+        let limits = Limits { slots, bytes };
         let begin = Line::Suite {
             schema: SCHEMA,
             vmtest_version: env!("CARGO_PKG_VERSION").into(),

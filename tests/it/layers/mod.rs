@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 8] = [
         "named_file",
         "debug_files",
         "preflight",
+        "host",
     ],
     &["sys", "vm"],
     &[
