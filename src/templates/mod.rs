@@ -71,6 +71,12 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// Others may write to the directory: what is in it may be theirs.
+    #[error("others may write to `{}` (chmod go-w it)", .dir.display())]
+    Open {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A file or directory cannot be used.
     #[error("cannot {what} `{}`", .path.display())]
     Io {
@@ -213,10 +219,13 @@ impl Store {
     /// Nothing is put into, or taken from, a directory of somebody else's.
     fn is_ours(&self) -> Result<(), Error> {
         let metadata = self.dir.metadata().map_err(io_error("read", &self.dir))?;
-        if metadata.uid() == rustix::process::geteuid().as_raw() {
-            return Ok(());
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Error::Foreign { dir: self.dir.clone() });
         }
-        Err(Error::Foreign { dir: self.dir.clone() })
+        if metadata.mode() & 0o022 != 0 {
+            return Err(Error::Open { dir: self.dir.clone() });
+        }
+        Ok(())
     }
 
     /// All templates, the last used first.

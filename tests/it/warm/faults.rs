@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::*;
@@ -78,6 +79,54 @@ fn a_guest_goes_on_when_its_template_is_removed() {
     let text = String::from_utf8(done.stdout.clone()).unwrap();
     assert!(text.ends_with("through\n"), "{text}");
     assert_eq!(state(cache.path()), "warm");
+}
+
+/// A guest's memory decides what runs in it: a template that somebody else could have made is none.
+#[test]
+fn a_strangers_template_is_not_used() {
+    let cache = saved(Arch::Amd64);
+    let templates = cache.path().join("templates");
+    let boots = |expected: &str| {
+        sh(run(cache.path(), Arch::Amd64), "echo works").code(0).stdout("works\n");
+        let record = record(cache.path());
+        assert_eq!(record["warm"]["state"], "cold", "{record}");
+        let reason = record["warm"]["reason"].as_str().unwrap();
+        assert!(reason.contains(expected), "{reason}");
+        assert_eq!(std::fs::read_dir(&templates).unwrap().count(), 1);
+    };
+    std::fs::set_permissions(&templates, PermissionsExt::from_mode(0o770)).unwrap();
+    boots("others may write to");
+    std::fs::set_permissions(&templates, PermissionsExt::from_mode(0o700)).unwrap();
+    let nobody = Some(65534);
+    std::os::unix::fs::chown(&templates, nobody, nobody).expect("this test runs as root");
+    boots("belongs to another user");
+    std::os::unix::fs::chown(&templates, Some(0), Some(0)).unwrap();
+    sh(run(cache.path(), Arch::Amd64), "echo works").code(0).stdout("works\n");
+    assert_eq!(state(cache.path()), "warm");
+}
+
+/// Runs by the dozen, 16 at a time on however few processors there are: each is its own, and nothing is left
+/// of any. `VMTEST_CLONES=200` runs more than the default of 32.
+#[test]
+fn bursts_of_sixteen_runs_all_pass() {
+    let runs = std::env::var("VMTEST_CLONES").map_or(32, |n| n.parse().expect("a number"));
+    let cache = saved(Arch::Amd64);
+    for burst in 0..usize::div_ceil(runs, 16) {
+        std::thread::scope(|scope| {
+            for n in 0..16 {
+                let said = format!("{burst}/{n}");
+                let cache = cache.path();
+                scope.spawn(move || {
+                    let done = vmtest(["--arch=amd64", "--warm=on", "--", "echo", &said])
+                        .env("VMTEST_CACHE", cache)
+                        .run();
+                    done.code(0).stdout(&format!("{said}\n"));
+                });
+            }
+        });
+    }
+    let left = std::fs::read_dir(cache.path().join("templates")).unwrap();
+    assert_eq!(left.count(), 1);
 }
 
 /// The host's ports and networks are the run's own: what is behind them may change from run to run.
