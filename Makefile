@@ -13,7 +13,7 @@ ASSETS := @setup/assets
 export VMTEST_ASSETS := $(CACHE)/assets.json
 endif
 
-.PHONY: help run shell test test-tools lint features build assets kernels kernels-test bench clean
+.PHONY: help run shell test test-tools lint features build assets kernels kernels-test bench bench-boot clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -73,6 +73,11 @@ kernels-test: ## check the configuration of all our kernels, build and boot the 
 bench: ## measure what vmtest adds to QEMU's own time
 	$(ASSETS)
 	$(CARGO) bench --locked --workspace
+
+bench-boot: ## measure boots, saved guests and pools against each other
+	$(ASSETS)
+	$(CARGO) bench --locked --features cli --bench warm
+	$(CARGO) bench --locked --bench pool
 
 clean: ## remove what was built; what was fetched stays in the cache
 	rm -rf target $(CACHE)/build

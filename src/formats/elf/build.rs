@@ -108,11 +108,8 @@ impl ElfBuilder {
         out
     }
 
-    /// Header, program headers, interpreter, strings, dynamic section, notes; no sections.
-    pub(crate) fn build(&self) -> Vec<u8> {
-        const BASE: u64 = 0x10000;
-        let word = self.word();
-        let (ehsize, phsize) = if self.class64 { (64, 56) } else { (52, 32) };
+    /// The table of strings, and the tags that lead into it.
+    fn dynamic(&self) -> (Vec<u8>, Vec<(u64, u64)>) {
         let mut strings = vec![0];
         let mut add = |bytes: &[u8]| {
             let at = strings.len() as u64;
@@ -129,6 +126,15 @@ impl ElfBuilder {
         if self.flags_1 != 0 {
             tags.push((0x6fff_fffb, self.flags_1));
         }
+        (strings, tags)
+    }
+
+    /// Header, program headers, interpreter, strings, dynamic section, notes; no sections.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        const BASE: u64 = 0x10000;
+        let word = self.word();
+        let (ehsize, phsize) = if self.class64 { (64, 56) } else { (52, 32) };
+        let (strings, mut tags) = self.dynamic();
         let interp = self.interp.clone().map(|mut path| {
             path.push(0);
             path

@@ -28,6 +28,21 @@ struct Group {
     paths: Vec<Vec<u8>>,
 }
 
+impl Group {
+    fn new(scan: &mut Scan, body: &Body) -> Group {
+        Group { link: scan.new_link(), body: body.clone(), paths: Vec::new() }
+    }
+
+    /// One more name. Data may come with any of them; the last counts.
+    fn join(&mut self, path: &[u8], body: &Body, has_data: bool) -> u32 {
+        if has_data {
+            self.body = body.clone();
+        }
+        self.paths.push(path.to_owned());
+        self.link
+    }
+}
+
 enum Stop {
     Archive(ArchiveError),
     Other(Problem),
@@ -108,17 +123,16 @@ impl Bases {
             cpio::S_IFIFO => node(Node::Fifo),
             cpio::S_IFSOCK => node(Node::Socket),
             cpio::S_IFREG => {
-                let size = u64::from(member.size);
                 let body = match source {
-                    _ if size == 0 => Body::Bytes(Arc::default()),
+                    _ if member.size == 0 => Body::Bytes(Arc::default()),
                     Source::File(file) if in_place => Body::Range {
                         file: file.clone(),
                         offset: member.body_offset,
-                        size,
+                        size: u64::from(member.size),
                         stamp: self.stamp,
                         origin,
                     },
-                    _ => self.keep(reader, size, origin).map_err(|source| {
+                    _ => self.keep(reader, u64::from(member.size), origin).map_err(|source| {
                         Stop::Other(Problem::Request {
                             by: by.clone(),
                             what: format!("cannot unpack {}: {source}", Shown(&path)),
@@ -127,16 +141,8 @@ impl Bases {
                     })?,
                 };
                 let link = member.link_key().map(|key| {
-                    let group = groups.entry(key).or_insert_with(|| Group {
-                        link: scan.new_link(),
-                        body: body.clone(),
-                        paths: Vec::new(),
-                    });
-                    if size > 0 {
-                        group.body = body.clone();
-                    }
-                    group.paths.push(path.clone());
-                    group.link
+                    let group = groups.entry(key).or_insert_with(|| Group::new(scan, &body));
+                    group.join(&path, &body, member.size > 0)
                 });
                 Kind::File { body, link }
             }

@@ -127,48 +127,14 @@ impl ImageSpec {
         programs: &mut Vec<Program>,
         resolver: &mut Resolver,
     ) {
-        let dest = match what {
-            What::Modules(_) | What::Multicall { .. } => return,
-            What::File { src, dest: None, .. }
-            | What::Tree { src, dest: None }
-            | What::Binary { src, dest: None } => {
-                default_dest(src).map_err(|problem| (src.as_os_str(), problem))
-            }
-            What::File { dest: Some(dest), .. }
-            | What::Tree { dest: Some(dest), .. }
-            | What::Binary { dest: Some(dest), .. }
-            | What::NeedsOf { dest, .. }
-            | What::Made { dest, .. } => {
-                normalize(dest.as_bytes()).map_err(|problem| (dest.as_os_str(), problem))
+        let path = match path_in_guest(what) {
+            None => return,
+            Some(Ok(path)) => path,
+            Some(Err((dest, problem))) => {
+                let (dest, by) = (dest.as_bytes().to_vec(), by.clone());
+                return scan.problems.push(Problem::Destination { dest, by, problem });
             }
         };
-        let refuse = |dest: &OsStr, problem| Problem::Destination {
-            dest: dest.as_bytes().to_vec(),
-            by: by.clone(),
-            problem,
-        };
-        let path = match dest {
-            Ok(path) => path,
-            Err((dest, problem)) => return scan.problems.push(refuse(dest, problem)),
-        };
-        let root_allowed = match what {
-            What::Tree { .. } => true,
-            What::File { src, how, .. } => is_dir(&absolute(src), *how),
-            _ => false,
-        };
-        if path.is_empty() && !root_allowed {
-            let given = match what {
-                What::File { dest: Some(dest), .. }
-                | What::Binary { dest: Some(dest), .. }
-                | What::NeedsOf { dest, .. }
-                | What::Made { dest, .. } => dest.as_os_str(),
-                What::File { src, .. } | What::Tree { src, .. } | What::Binary { src, .. } => {
-                    src.as_os_str()
-                }
-                What::Modules(_) | What::Multicall { .. } => return,
-            };
-            return scan.problems.push(refuse(given, PathProblem::Empty));
-        }
         let attributes = Attributes {
             preserve_modes: self.attributes.preserve_modes || self.file_modes,
             ..self.attributes
@@ -211,6 +177,33 @@ impl ImageSpec {
             }
         }
     }
+}
+
+/// Where in the guest it goes; nothing for what has no place of its own. What is wrong comes with the name that
+/// was given.
+fn path_in_guest(what: &What) -> Option<Result<Vec<u8>, (&OsStr, PathProblem)>> {
+    let (given, path) = match what {
+        What::Modules(_) | What::Multicall { .. } => return None,
+        What::File { src, dest: None, .. }
+        | What::Tree { src, dest: None }
+        | What::Binary { src, dest: None } => (src.as_os_str(), default_dest(src)),
+        What::File { dest: Some(dest), .. }
+        | What::Tree { dest: Some(dest), .. }
+        | What::Binary { dest: Some(dest), .. }
+        | What::NeedsOf { dest, .. }
+        | What::Made { dest, .. } => (dest.as_os_str(), normalize(dest.as_bytes())),
+    };
+    // Only a directory can be the root.
+    let root_allowed = match what {
+        What::Tree { .. } => true,
+        What::File { src, how, .. } => is_dir(&absolute(src), *how),
+        _ => false,
+    };
+    Some(match path {
+        Ok(path) if path.is_empty() && !root_allowed => Err((given, PathProblem::Empty)),
+        Ok(path) => Ok(path),
+        Err(problem) => Err((given, problem)),
+    })
 }
 
 fn is_dir(src: &Path, how: How) -> bool {
