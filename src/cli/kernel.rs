@@ -86,6 +86,12 @@ pub(crate) fn run(args: Args, _: &Environment) -> Result<u8, Failure> {
     let arches = found.as_ref().map(|found| found.arches.clone()).unwrap_or_default();
     let arch = arch.or_else(|| arches.first().copied());
     let release = found.and_then(|found| found.release);
+    if let Some(dir) = modules.as_ref().filter(|dir| !dir.is_dir()) {
+        return Err(Failure::missing(
+            format!("`{}` is no directory with kernel modules", dir.display()),
+            "--modules names …/lib/modules/RELEASE",
+        ));
+    }
     let facts =
         KernelFacts::look(&file, release.as_deref(), config.as_deref(), modules.as_deref(), true)
             .map_err(|error| Failure::unavailable(&error, Some("--config names it".into())))?;

@@ -283,6 +283,9 @@ impl Error {
                 "name a directory of the host".into()
             }
             Error::Read { what, .. } => format!("--{what} names it"),
+            Error::Base(BaseError::Modules { .. }) => {
+                "--modules names …/lib/modules/RELEASE, or a kernel's build tree".into()
+            }
             Error::NotADirectory { .. } => {
                 "only directories can be shared; --file puts a file into the image".into()
             }

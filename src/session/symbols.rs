@@ -115,7 +115,8 @@ impl Finder {
 
     #[cfg(not(feature = "symbols"))]
     fn read(&mut self) {
-        if matches!(self.files, Files::Unread) && self.symbols.vmlinux.is_some() {
+        let asked = self.symbols.named && self.symbols.vmlinux.is_some();
+        if asked && matches!(self.files, Files::Unread) {
             let why = "vmtest was built without its feature `symbols`";
             self.remarks.push(format!("no files and lines in the traces: {why}"));
         }

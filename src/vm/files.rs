@@ -4,12 +4,16 @@
 //! the last process that has them open, whoever is killed when.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::named_file;
 use crate::plan::{FileSource, Need, PlannedFile};
+use crate::qemu::RAW_DRIVE;
+
+/// A disk is made of these.
+const SECTOR_BYTES: u64 = 512;
 
 /// A file for QEMU could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +114,31 @@ fn private_copy(path: &Path) -> Result<File, FileError> {
 }
 
 /// Checks that a path of the host is there, as what it has to be. QEMU would say less, and later.
-pub(super) fn check(need: &Need) -> Result<(), FileError> {
+pub(super) fn check(need: &Need, notices: &mut Vec<String>) -> Result<(), FileError> {
     let wrong = |source| FileError::Need { what: need.what, path: need.path.clone(), source };
     if need.directory {
-        std::fs::read_dir(&need.path).map(drop).map_err(wrong)
-    } else {
-        named_file::open(&need.path).map(drop).map_err(wrong)
+        return std::fs::read_dir(&need.path).map(drop).map_err(wrong);
     }
+    let file = named_file::open(&need.path).map_err(wrong)?;
+    if need.what == RAW_DRIVE {
+        notices.extend(odd_disk(&need.path, file).map_err(wrong)?);
+    }
+    Ok(())
+}
+
+/// What a person should know of a file whose bytes a guest sees as a disk.
+fn odd_disk(path: &Path, mut file: File) -> io::Result<Option<String>> {
+    let (metadata, path) = (file.metadata()?, path.display());
+    let mut magic = [0; 4];
+    // QEMU's docs/interop/qcow2.txt: the first field of the header.
+    if file.read(&mut magic)? == 4 && magic == *b"QFI\xfb" {
+        return Ok(Some(format!(
+            "drive `{path}` is a qcow2 image: the guest sees its bytes, not the disk in it; `format=qcow2` shows \
+             that"
+        )));
+    }
+    let (bytes, sectors) = (metadata.len(), metadata.len().next_multiple_of(SECTOR_BYTES));
+    Ok((metadata.is_file() && bytes != sectors).then(|| {
+        format!("drive `{path}` has {bytes} bytes: the guest sees {sectors}, in whole sectors of {SECTOR_BYTES}")
+    }))
 }

@@ -60,11 +60,11 @@ impl Machine {
     /// # Panics
     /// Outside of a tokio runtime.
     pub(super) fn spawn(plan: Plan, given: Given) -> Result<Machine, StartError> {
+        let mut notices = Vec::new();
         for need in plan.needs() {
-            files::check(need)?;
+            files::check(need, &mut notices)?;
         }
         let services = start_services(&plan)?;
-        let mut notices = Vec::new();
         let (mut fds, template_files) = make_files(&plan, given, &mut notices)?;
         let (mut channels, console) = make_channels(&plan, &mut fds)?;
 

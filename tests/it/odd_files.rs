@@ -218,6 +218,51 @@ fn a_library_of_a_build_tree_is_found_with_lib_dir_as_the_hint_says() {
 
 /// The directory of a base's that a link stands for is where the new link is.
 #[test]
+fn a_raw_disk_that_is_none_or_has_half_a_sector_is_said() {
+    assets(Arch::Amd64);
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    for (bytes, said) in [
+        (&[b"QFI\xfb".as_slice(), &[0; 2044]].concat(), "is a qcow2 image"),
+        (&vec![0; 1000], "has 1000 bytes: the guest sees 1024"),
+    ] {
+        fs::write(&disk, bytes).unwrap();
+        let done = vmtest(["--arch=amd64", &format!("--drive={},ro", disk.display()), "--"])
+            .args(["sh", "-c", "wc -c < /dev/vda"])
+            .run();
+        let sectors = bytes.len().next_multiple_of(512);
+        done.code(0).stdout(&format!("{sectors}\n")).says(said);
+    }
+}
+
+/// It would have been passed over, and the library that it was for be missing for no reason.
+#[test]
+fn a_directory_that_is_named_and_not_there_is_said() {
+    assets(Arch::Amd64);
+    let dir = tempfile::tempdir().unwrap();
+    let none = dir.path().join("none");
+    for (place, why) in
+        [(none.as_path(), "No such file"), (Path::new("/etc/passwd"), "no directory")]
+    {
+        let option = format!("--lib-dir={}", place.display());
+        let done = vmtest(["--arch=amd64", &option, "--bin=/bin/true", "--", "true"]).run();
+        done.code(69).says(&format!("lib-dir {}", place.display())).says(why).says("hint: ");
+        let image = dir.path().join("image");
+        let done =
+            vmtest(["initramfs", "build", "--bin=/bin/true", &option, "-o"]).arg(&image).run();
+        done.code(69).says(&format!("lib-dir {}", place.display())).says(why).says("hint: ");
+        assert!(!image.exists());
+
+        let option = format!("--modules={}", place.display());
+        let done = vmtest(["--arch=amd64", &option, "--", "true"]).run();
+        done.code(69).says(&place.display().to_string()).says("hint: --modules");
+        let kernel = assets(Arch::Amd64).kernel.expect("checked").image.path;
+        let done = vmtest(["kernel", "check", &option]).arg(&kernel).run();
+        done.code(69).says(&place.display().to_string()).says("hint: --modules");
+    }
+}
+
+#[test]
 fn a_link_that_dangles_below_a_linked_directory_of_a_base_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();

@@ -53,6 +53,7 @@ impl ImageSpec {
         for (by, from) in &self.bases {
             base(&mut bases, from, by, &mut scan);
         }
+        scan.problems.extend(self.library_dirs.iter().filter_map(|dir| not_a_directory(dir)));
         // Programs come last: what else is in the image can be the interpreter of a script.
         let mut resolver = Resolver::new(self.arch, &self.sysroot)
             .library_dirs(self.library_dirs.iter().cloned())
@@ -177,6 +178,20 @@ impl ImageSpec {
             }
         }
     }
+}
+
+/// A directory of libraries that is none holds no library, and that would be said of the libraries only.
+fn not_a_directory(dir: &Path) -> Option<Problem> {
+    let why = match dir.metadata() {
+        Ok(metadata) if metadata.is_dir() => return None,
+        Ok(_) => "it is no directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(Problem::Request {
+        by: format!("lib-dir {}", dir.display()).into(),
+        what: why,
+        hint: Some("name a directory of the host that has libraries in it".into()),
+    })
 }
 
 /// Where in the guest it goes; nothing for what has no place of its own. What is wrong comes with the name that
