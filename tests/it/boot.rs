@@ -234,8 +234,9 @@ fn an_image_made_by_others_boots_with_its_own_init_or_with_our_command() {
     let root = dir.path().join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::create_dir_all(root.join("dev")).unwrap();
-    std::fs::copy(guest.shell.unwrap().path, root.join("bin/busybox")).unwrap();
-    let init = "#!/bin/busybox sh\n/bin/busybox echo their init\n/bin/busybox poweroff -f\n";
+    // A name that no host has: a program of the host would be taken along.
+    std::fs::copy(guest.shell.unwrap().path, root.join("bin/busybox-theirs")).unwrap();
+    let init = "#!/bin/busybox-theirs sh\n/bin/busybox-theirs echo their init\n/bin/busybox-theirs poweroff -f\n";
     std::fs::write(root.join("init"), init).unwrap();
     std::fs::set_permissions(
         root.join("init"),
@@ -257,6 +258,6 @@ fn an_image_made_by_others_boots_with_its_own_init_or_with_our_command() {
     let flag = format!("--initramfs={}", image.display());
     // The console of an own init goes to stderr.
     vmtest([&flag]).run().seen().code(0).says("their init").says("the guest switched itself off");
-    let done = vmtest([&flag, "--", "/bin/busybox", "head", "-n", "1", "/init"]).run();
-    done.code(0).stdout("#!/bin/busybox sh\n");
+    let done = vmtest([&flag, "--", "/bin/busybox-theirs", "head", "-n", "1", "/init"]).run();
+    done.code(0).stdout("#!/bin/busybox-theirs sh\n");
 }
