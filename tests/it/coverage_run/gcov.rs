@@ -118,7 +118,7 @@ fn amd64_guest_that_never_gets_ready_is_not_waited_for_longer_than_the_limit() {
         .args(["--append", "rdinit=/.vmtest/bin/busybox", "--append", "-- sleep 1000"])
         .args(["--timeout", "8s", "--", "true"])
         .run();
-    done.code(124).says("--timeout");
+    done.code(124).says("--timeout").says("coverage of the kernel is missing");
     assert!(start.elapsed().as_secs() < 30, "it took {:?}", start.elapsed());
     assert!(missing(&place.record("stuck"), Kind::Kernel).contains("ready"));
 }
@@ -130,7 +130,7 @@ fn amd64_panic_takes_the_counters_with_it_and_that_is_said() {
     let done = run_gcov(&place, Arch::Amd64, "panic")
         .args(["--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100"])
         .run();
-    done.code(70);
+    done.code(70).says("coverage of the kernel is missing: the kernel panicked");
     let record = place.record("panic");
     assert!(kinds(&record).is_empty(), "{record:?}");
     assert!(missing(&record, Kind::Kernel).contains("panicked"), "{record:?}");
