@@ -13,6 +13,7 @@
 mod expect;
 mod file;
 mod keys;
+mod parse;
 mod place;
 mod read;
 mod record;
@@ -21,8 +22,9 @@ pub mod schedule;
 mod select;
 
 pub use expect::{Expect, Judged, judge};
-pub use file::{Cell, Entry, File, FileError, What};
+pub use file::{Cell, Entry, File, What};
 pub use keys::{MACHINE_OPTIONS, Repeats, schema};
+pub use parse::FileError;
 pub use place::{FILE_NAME, find};
 pub use read::{Broken, read};
 pub use record::{Attempt, Line, Names, Run, SCHEMA, Test};
