@@ -22,5 +22,6 @@ pub use planner::Planner;
 pub use service::Service;
 pub use tag::{MOUNT_TAG_MAX, TagError};
 pub use value::{
-    CONSOLE, Channel, ChannelKind, FileSource, MONITOR, MakeFile, Need, Plan, PlannedFile, Spelling,
+    CONSOLE, Channel, ChannelKind, FileSource, MONITOR, MakeFile, Need, NeedForm, Plan,
+    PlannedFile, Spelling,
 };

@@ -10,7 +10,7 @@ use vmtest_guest::proto;
 
 use super::error::PlanError;
 use super::service::Service;
-use super::value::{Arg, Channel, ChannelKind, FileSource, Need, Plan, PlannedFile};
+use super::value::{Arg, Channel, ChannelKind, FileSource, Need, NeedForm, Plan, PlannedFile};
 use crate::arch::Arch;
 use crate::argv::{ChannelId, FileId, IdAllocator, QemuOpt};
 use crate::cmdline::Cmdline;
@@ -130,7 +130,7 @@ impl Planner {
     /// Says that a directory of the host has to be there when the machine is started. `what` is for
     /// the error message.
     pub fn needs_dir(&mut self, what: &'static str, path: impl Into<PathBuf>) {
-        self.needs.push(Need { what, path: path.into(), directory: true });
+        self.needs.push(Need { what, path: path.into(), form: NeedForm::Directory });
     }
 
     /// What was said so far by [`Planner::needs_dir`] and [`Planner::needs_file`].
@@ -140,7 +140,12 @@ impl Planner {
 
     /// As [`Planner::needs_dir`], for a file that is read.
     pub fn needs_file(&mut self, what: &'static str, path: impl Into<PathBuf>) {
-        self.needs.push(Need { what, path: path.into(), directory: false });
+        self.needs.push(Need { what, path: path.into(), form: NeedForm::File });
+    }
+
+    /// As [`Planner::needs_file`], for one whose bytes the guest sees as a disk.
+    pub fn needs_disk(&mut self, what: &'static str, path: impl Into<PathBuf>) {
+        self.needs.push(Need { what, path: path.into(), form: NeedForm::Disk });
     }
 
     /// Has something run on the host as long as the machine does.

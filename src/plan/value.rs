@@ -45,8 +45,20 @@ pub struct Need {
     pub what: &'static str,
     /// The path.
     pub path: PathBuf,
-    /// A directory, or something that can be read.
-    pub directory: bool,
+    /// As what.
+    pub form: NeedForm,
+}
+
+/// What a path of the host has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NeedForm {
+    /// A directory.
+    Directory,
+    /// Something that can be read.
+    File,
+    /// The same, whose bytes the guest sees as a disk.
+    Disk,
 }
 
 /// Makes a file or a stream that QEMU inherits, anew for each start.

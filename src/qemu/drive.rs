@@ -8,9 +8,6 @@ use crate::argv::QemuOpt;
 use crate::fields::{self, Once};
 use crate::plan::{Device, PlanError, Planner};
 
-/// What a file is for whose bytes are the disk's.
-pub(crate) const RAW_DRIVE: &str = "raw drive";
-
 /// A disk image or block device of the host as a disk of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drive {
@@ -134,11 +131,10 @@ impl Device for Drive {
                 "a read-only drive cannot be on ahci: use if=scsi or if=virtio, or snapshot".into(),
             ));
         }
-        let what = match self.format {
-            DriveFormat::Raw => RAW_DRIVE,
-            DriveFormat::Qcow2 => "drive",
-        };
-        planner.needs_file(what, &self.file);
+        match self.format {
+            DriveFormat::Raw => planner.needs_disk("drive", &self.file),
+            DriveFormat::Qcow2 => planner.needs_file("drive", &self.file),
+        }
         let node = planner.id("disk");
         let driver = match self.format {
             DriveFormat::Raw => "raw",

@@ -21,7 +21,6 @@ pub use crate::net::{Cidr, HostForward, Mac, NetError, ParseNetError, Protocol};
 pub use crate::plan::{Device, MOUNT_TAG_MAX, TagError};
 pub use agent::AgentPort;
 pub use coverage::CoverageShare;
-pub(crate) use drive::RAW_DRIVE;
 pub use drive::{Drive, DriveFormat, DriveInterface, ParseDriveError};
 pub use entropy::Entropy;
 pub use firmware::{Firmware, FirmwareChoice};

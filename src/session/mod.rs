@@ -34,7 +34,7 @@ use crate::configure::{Config, EventFile, ResourcePart};
 use crate::diagnosis::Gate;
 use crate::named_file;
 use crate::options::{Boot, Environment, Initramfs, Options, QemuCommand};
-use crate::plan::{Need, Plan};
+use crate::plan::{Need, NeedForm, Plan};
 use crate::qemu::{AgentPort, EventPort, Firmware};
 use crate::run_record::{ImageIdentity, KernelIdentity};
 use crate::vm::accel::KvmProbe;
@@ -316,9 +316,9 @@ fn check_places(
 
 /// Checks that what devices need is there, and can be used as they do.
 fn check_needs(needs: &[Need]) -> Result<(), Error> {
-    needs.iter().try_for_each(|need| match need.directory {
-        true => check_directory(need.what, &need.path),
-        false => readable(need.what, &need.path).map(drop),
+    needs.iter().try_for_each(|need| match need.form {
+        NeedForm::Directory => check_directory(need.what, &need.path),
+        NeedForm::File | NeedForm::Disk => readable(need.what, &need.path).map(drop),
     })
 }
 

@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// Others may write to the directory: what is in it may be theirs.
     #[error("others may write to `{}` (chmod go-w it)", .dir.display())]
-    Open {
+    Writable {
         /// The directory.
         dir: PathBuf,
     },
@@ -223,7 +223,7 @@ impl Store {
             return Err(Error::Foreign { dir: self.dir.clone() });
         }
         if metadata.mode() & 0o022 != 0 {
-            return Err(Error::Open { dir: self.dir.clone() });
+            return Err(Error::Writable { dir: self.dir.clone() });
         }
         Ok(())
     }

@@ -9,8 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::named_file;
-use crate::plan::{FileSource, Need, PlannedFile};
-use crate::qemu::RAW_DRIVE;
+use crate::plan::{FileSource, Need, NeedForm, PlannedFile};
 
 /// A disk is made of these.
 const SECTOR_BYTES: u64 = 512;
@@ -116,14 +115,15 @@ fn private_copy(path: &Path) -> Result<File, FileError> {
 /// Checks that a path of the host is there, as what it has to be. QEMU would say less, and later.
 pub(super) fn check(need: &Need, notices: &mut Vec<String>) -> Result<(), FileError> {
     let wrong = |source| FileError::Need { what: need.what, path: need.path.clone(), source };
-    if need.directory {
-        return std::fs::read_dir(&need.path).map(drop).map_err(wrong);
+    match need.form {
+        NeedForm::Directory => std::fs::read_dir(&need.path).map(drop).map_err(wrong),
+        NeedForm::File => named_file::open(&need.path).map(drop).map_err(wrong),
+        NeedForm::Disk => {
+            let disk = named_file::open(&need.path).map_err(wrong)?;
+            notices.extend(odd_disk(&need.path, disk).map_err(wrong)?);
+            Ok(())
+        }
     }
-    let file = named_file::open(&need.path).map_err(wrong)?;
-    if need.what == RAW_DRIVE {
-        notices.extend(odd_disk(&need.path, file).map_err(wrong)?);
-    }
-    Ok(())
 }
 
 /// What a person should know of a file whose bytes a guest sees as a disk.

@@ -497,8 +497,8 @@ fn what_is_not_there_is_said_by_name() {
             &(|options: &mut Options| _ = options.device(share(&missing))) as &dyn Fn(&mut Options),
             "share",
         ),
-        (&|options| _ = options.device(Drive::new(&missing)), "raw drive"),
-        (&|options| _ = options.device(Drive::new(root.path())), "raw drive"),
+        (&|options| _ = options.device(Drive::new(&missing)), "drive"),
+        (&|options| _ = options.device(Drive::new(root.path())), "drive"),
         (
             &|options| {
                 options.firmware = Some(Firmware { code: missing.clone(), vars: file.clone() });
